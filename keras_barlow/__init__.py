@@ -1,0 +1,43 @@
+"""Barlow Twins self-supervised pre-training for Keras."""
+
+from keras_barlow import (
+    augmentations,
+    callbacks,
+    data,
+    distribution,
+    encoders,
+    evaluation,
+    export,
+    losses,
+    normalization,
+    ops,
+    optimizers,
+    plots,
+    randomness,
+    recipes,
+    views,
+)
+from keras_barlow.barlow_twins import BarlowTwins
+from keras_barlow.projector import Projector
+from keras_barlow.version import __version__
+
+__all__ = [
+    "BarlowTwins",
+    "Projector",
+    "__version__",
+    "augmentations",
+    "callbacks",
+    "data",
+    "distribution",
+    "encoders",
+    "evaluation",
+    "export",
+    "losses",
+    "normalization",
+    "ops",
+    "optimizers",
+    "plots",
+    "randomness",
+    "recipes",
+    "views",
+]

@@ -1,0 +1,16 @@
+"""One random, batched, serialisable Keras layer per transform, on images in 0..255."""
+
+from keras_barlow.augmentations.base import RandomTransform
+from keras_barlow.augmentations.blur import RandomGaussianBlur
+from keras_barlow.augmentations.color import RandomColorJitter, RandomGrayscale, RandomSolarization
+from keras_barlow.augmentations.geometry import RandomFlip, RandomResizedCrop
+
+__all__ = [
+    "RandomColorJitter",
+    "RandomFlip",
+    "RandomGaussianBlur",
+    "RandomGrayscale",
+    "RandomResizedCrop",
+    "RandomSolarization",
+    "RandomTransform",
+]

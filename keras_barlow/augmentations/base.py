@@ -1,0 +1,135 @@
+"""What every random transform shares: drawing from the table, applying, and the call that joins the two."""
+
+import keras
+from keras import ops
+
+from keras_barlow import randomness
+
+
+def check_probability(probability):
+    """Returns `probability`, or raises ValueError where it lies outside [0, 1]."""
+    if not 0 <= probability <= 1:
+        raise ValueError(f"`probability` must be in [0, 1]. Received: probability={probability}")
+    return float(probability)
+
+
+def uniform(number, low, high):
+    """Maps uniform numbers in [0, 1) to [low, high)."""
+    return low + number * (high - low)
+
+
+def per_image(values):
+    """Reshapes `(batch,)` to `(batch, 1, 1, 1)`."""
+    return ops.reshape(values, (-1, 1, 1, 1))
+
+
+def luma(images):
+    """ITU-R 601 luma of RGB images, as PIL converts to `L`: `(..., 3)` to `(..., 1)`.
+
+    Raises:
+        ValueError: If the images have no 3 channels.
+    """
+    if images.shape[-1] != 3:
+        raise ValueError(
+            "Colour transforms need RGB images, with 3 channels last. "
+            f"Received: images.shape={tuple(images.shape)}. Repeat a grey channel 3 times, or leave colour out."
+        )
+    return 0.299 * images[..., 0:1] + 0.587 * images[..., 1:2] + 0.114 * images[..., 2:3]
+
+
+class RandomTransform(keras.layers.Layer):
+    """Base class of the random, batched, serialisable image transforms.
+
+    A subclass sets `numbers_per_image` and implements `transformation_from(numbers, image_shape)` and
+    `apply(images, transformation)`. Every image has a draw of its own.
+
+    Args:
+        probability: With which an image is transformed, in [0, 1].
+        seed: Integer for the layer's own draws, None for a random one. Within `views.Views` the numbers
+            come from the table of the view instead.
+        **kwargs: Those of `keras.layers.Layer`.
+
+    Call arguments:
+        images: uint8 or float tensor `(batch, height, width, channels)` on 0..255, or one image of rank 3.
+        training: Python boolean. False leaves the images as they are.
+
+    Returns:
+        Float32 tensor on 0..255, also under a mixed dtype policy.
+    """
+
+    numbers_per_image = 0
+
+    def __init__(self, probability=1.0, seed=None, **kwargs):
+        kwargs.setdefault("autocast", False)
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.probability = check_probability(probability)
+        self.seed = seed
+        self._seed_generator = keras.random.SeedGenerator(seed)
+        self.built = True
+
+    def call(self, images, training=True):
+        images = ops.cast(images, "float32")
+        if len(images.shape) == 3:
+            return ops.squeeze(self.call(images[None], training=training), axis=0)
+        if len(images.shape) != 4:
+            raise ValueError(
+                "Images must have the shape (batch, height, width, channels), or (height, width, channels) for "
+                f"one. Received: images.shape={tuple(images.shape)}"
+            )
+        transformation = self.get_random_transformation(images, training=training)
+        return self.transform_images(images, transformation, training=training)
+
+    def get_random_transformation(self, data, training=True, seed=None):
+        """Draws the parameters of one transformation per image.
+
+        Args:
+            data: Images `(batch, height, width, channels)`.
+            training: Python boolean; False draws nothing and returns None.
+            seed: An integer, an integer key tensor `(2,)`, or None for the layer's own generator.
+
+        Returns:
+            A dictionary of tensors with `batch` rows each, or None.
+        """
+        if not training or self.probability == 0:
+            return None
+        key = self._seed_generator.next() if seed is None else seed
+        key = ops.cast([0, key] if isinstance(key, int) else key, "int64")
+        numbers = randomness.uniform_table(key, ops.shape(data)[0], self.numbers_per_image)
+        return self.transformation_from(numbers, data.shape)
+
+    def transform_images(self, images, transformation, training=True):
+        """Applies a transformation from `get_random_transformation`.
+
+        Args:
+            images: Images `(batch, height, width, channels)` on 0..255.
+            transformation: What `get_random_transformation` returned.
+            training: Python boolean; False changes nothing.
+
+        Returns:
+            Float32 images on 0..255.
+        """
+        images = ops.cast(images, "float32")
+        if not training or transformation is None or self.probability == 0:
+            return images
+        transformed = self.apply(images, transformation)
+        if self.probability == 1:
+            return transformed
+        return ops.where(per_image(transformation["chosen"]), transformed, images)
+
+    def transformation_from(self, numbers, image_shape):
+        """Maps uniform numbers `(batch, numbers_per_image)` to the parameters of the transformation.
+
+        The last column decides whether an image is transformed.
+        """
+        return {"chosen": numbers[:, -1] < self.probability}
+
+    def apply(self, images, transformation):
+        """Transforms every image, float32 to float32."""
+        raise NotImplementedError
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "probability": self.probability, "seed": self.seed}

@@ -1,0 +1,224 @@
+"""ResNet encoders: images on 0..255 to features, standardisation included."""
+
+import keras
+from keras import layers
+
+from keras_barlow.normalization import BatchNormalization, Standardize
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+
+@keras.saving.register_keras_serializable(package="keras_barlow")
+class Encoder(keras.Model):
+    """A functional `keras.Model` from images on 0..255 to features that does not autocast its input.
+
+    Under a mixed policy Keras would round the images to half precision before the first layer could
+    standardise them.
+
+    Args:
+        inputs: The `keras.Input` of images.
+        outputs: The features, `(batch, features)`.
+        name: Name of the model.
+        **kwargs: Those of `keras.Model`.
+
+    Example:
+
+    >>> images = keras.Input((8, 8, 3))
+    >>> features = layers.Flatten()(Standardize(0.5, 0.25)(images))
+    >>> Encoder(images, features).output_shape
+    (None, 192)
+    """
+
+    def __init__(self, inputs, outputs, name=None, **kwargs):
+        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+        self.autocast = False
+
+
+def with_standardization(backbone, mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIATION):
+    """Puts `Standardize` before a backbone that expects standardised images.
+
+    Args:
+        backbone: Built `keras.Model` from standardised images `(batch, H, W, channels)` to features of rank
+            2, or to a feature map of rank 4, which is averaged over its places.
+        mean: Per channel, on [0, 1].
+        deviation: Per channel, on [0, 1].
+
+    Returns:
+        An `Encoder` from images on 0..255 to float32 features `(batch, features)`.
+
+    Example:
+
+    >>> backbone = keras.Sequential([keras.Input((16, 16, 3)), layers.Conv2D(5, 3)])
+    >>> with_standardization(backbone).output_shape
+    (None, 5)
+    """
+    images = keras.Input(backbone.input_shape[1:], name="images")
+    features = backbone(Standardize(mean, deviation, name="standardize")(images))
+    if len(features.shape) == 4:
+        features = layers.GlobalAveragePooling2D(dtype="float32", name="features")(features)
+    else:
+        features = layers.Activation("linear", dtype="float32", name="features")(features)
+    return Encoder(images, features, name=f"{backbone.name}_encoder")
+
+
+def resnet18(input_shape=(224, 224, 3), stem="imagenet", width=64, **kwargs):
+    """ResNet-18: `resnet` with two basic blocks in each of four stages, `8 * width` features.
+
+    Args:
+        input_shape: See `resnet`.
+        stem: See `resnet`.
+        width: See `resnet`.
+        **kwargs: Further arguments of `resnet`.
+
+    Returns:
+        An `Encoder`.
+
+    Example:
+
+    >>> resnet18(input_shape=(32, 32, 3), stem="small", width=16).output_shape
+    (None, 128)
+    """
+    kwargs.setdefault("name", "resnet18")
+    return resnet((2, 2, 2, 2), "basic", input_shape, stem, width, **kwargs)
+
+
+def resnet50(input_shape=(224, 224, 3), stem="imagenet", width=64, **kwargs):
+    """ResNet-50: `resnet` with 3, 4, 6 and 3 bottleneck blocks, `32 * width` features.
+
+    Args:
+        input_shape: See `resnet`.
+        stem: See `resnet`.
+        width: See `resnet`.
+        **kwargs: Further arguments of `resnet`.
+
+    Returns:
+        An `Encoder`.
+
+    Example:
+
+    >>> resnet50(input_shape=(64, 64, 3), width=8).output_shape
+    (None, 256)
+    """
+    kwargs.setdefault("name", "resnet50")
+    return resnet((3, 4, 6, 3), "bottleneck", input_shape, stem, width, **kwargs)
+
+
+def resnet(
+    blocks,
+    block="basic",
+    input_shape=(224, 224, 3),
+    stem="imagenet",
+    width=64,
+    zero_init_residual=False,
+    synchronized=False,
+    mean=IMAGENET_MEAN,
+    deviation=IMAGENET_DEVIATION,
+    name="resnet",
+):
+    """A residual network with the padding, initialisation and normalisation of torchvision's.
+
+    Args:
+        blocks: Number of residual blocks in each stage. Every stage after the first halves the resolution
+            and doubles the channels.
+        block: `"basic"` (two 3 x 3 convolutions) or `"bottleneck"` (1 x 1, 3 x 3, 1 x 1 with 4 times as many
+            channels at the end).
+        input_shape: `(height, width, channels)` of the images; height and width may be None.
+        stem: `"imagenet"` (7 x 7 convolution of stride 2 and max-pooling) or `"small"` (3 x 3 of stride 1, no
+            pooling) for images of some 32 pixels.
+        width: Channels of the first stage.
+        zero_init_residual: Whether the last scale of each block starts at zero, as in the paper's recipe.
+        synchronized: Whether batch normalisation takes its moments over all replicas.
+        mean: Per channel, on [0, 1], see `Standardize`.
+        deviation: The same.
+        name: Name of the model.
+
+    Returns:
+        An `Encoder` from images on 0..255 to float32 features `(batch, features)`, averaged over places.
+
+    Raises:
+        ValueError: For an unknown block or stem.
+
+    Example:
+
+    >>> resnet((1, 1), input_shape=(16, 16, 3), stem="small", width=4).output_shape
+    (None, 8)
+
+    References:
+        He, Zhang, Ren, Sun: Deep Residual Learning, https://arxiv.org/abs/1512.03385
+    """
+    if block not in ("basic", "bottleneck"):
+        raise ValueError(f"`block` must be 'basic' or 'bottleneck'. Received: block={block!r}")
+    if stem not in ("imagenet", "small"):
+        raise ValueError(f"`stem` must be 'imagenet' or 'small'. Received: stem={stem!r}")
+    images = keras.Input(input_shape, name="images")
+    x = Standardize(mean, deviation, name="standardize")(images)
+    if stem == "imagenet":
+        x = _convolution(x, width, kernel=7, stride=2, name="stem_convolution")
+        x = _normalization(x, synchronized, name="stem_normalization")
+        x = layers.ReLU(name="stem_relu")(x)
+        x = layers.ZeroPadding2D(1, name="stem_padding")(x)
+        x = layers.MaxPooling2D(3, strides=2, name="stem_pooling")(x)
+    else:
+        x = _convolution(x, width, kernel=3, stride=1, name="stem_convolution")
+        x = _normalization(x, synchronized, name="stem_normalization")
+        x = layers.ReLU(name="stem_relu")(x)
+    for stage, count in enumerate(blocks):
+        for index in range(count):
+            x = _residual_block(
+                x,
+                block,
+                channels=width * 2**stage,
+                stride=2 if stage > 0 and index == 0 else 1,
+                last_gamma="zeros" if zero_init_residual else "ones",
+                synchronized=synchronized,
+                name=f"stage{stage + 1}_block{index + 1}",
+            )
+    features = layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
+    return Encoder(images, features, name=name)
+
+
+def _residual_block(x, block, channels, stride, last_gamma, synchronized, name):
+    if block == "basic":
+        convolutions = [(channels, 3, stride), (channels, 3, 1)]
+    else:
+        convolutions = [(channels, 1, 1), (channels, 3, stride), (4 * channels, 1, 1)]
+    out_channels = convolutions[-1][0]
+    shortcut = x
+    if stride != 1 or x.shape[-1] != out_channels:
+        shortcut = _convolution(x, out_channels, kernel=1, stride=stride, name=f"{name}_shortcut_convolution")
+        shortcut = _normalization(shortcut, synchronized, name=f"{name}_shortcut_normalization")
+    for index, (filters, kernel, step) in enumerate(convolutions, start=1):
+        last = index == len(convolutions)
+        x = _convolution(x, filters, kernel, step, name=f"{name}_convolution{index}")
+        x = _normalization(x, synchronized, gamma=last_gamma if last else "ones", name=f"{name}_normalization{index}")
+        if not last:
+            x = layers.ReLU(name=f"{name}_relu{index}")(x)
+    x = layers.Add(name=f"{name}_add")([x, shortcut])
+    return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _convolution(x, filters, kernel, stride, name):
+    # "same" pads an even image unevenly at stride 2; the published weights expect the same on both sides.
+    padding = "same"
+    if stride > 1 and kernel > 1:
+        x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_padding")(x)
+        padding = "valid"
+    elif stride > 1:
+        # The pixels that a 1 x 1 convolution of this stride reads. TensorFlow 2.21 with oneDNN corrupts memory
+        # in that convolution when the batch size changes from one step to the next.
+        x = layers.AveragePooling2D(1, strides=stride, name=f"{name}_subsampling")(x)
+        stride = 1
+    return layers.Conv2D(
+        filters,
+        kernel,
+        strides=stride,
+        padding=padding,
+        use_bias=False,
+        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
+        name=name,
+    )(x)
+
+
+def _normalization(x, synchronized, name, gamma="ones"):
+    return BatchNormalization(synchronized=synchronized, gamma_initializer=gamma, name=name)(x)

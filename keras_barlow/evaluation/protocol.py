@@ -1,0 +1,34 @@
+"""The three figures that every run reports."""
+
+from keras_barlow.evaluation.knn import knn_accuracy
+from keras_barlow.evaluation.linear import few_label_accuracy, linear_accuracy
+
+
+def evaluate_features(train_features, train_labels, test_features, test_labels, k=200, temperature=0.1):
+    """Weighted k-NN, a linear probe on all labels and one on 10 labels per class.
+
+    Args:
+        train_features: Float array `(n, features)`.
+        train_labels: Integer array `(n,)`.
+        test_features: Float array `(m, features)`.
+        test_labels: Integer array `(m,)`.
+        k: Neighbours of the k-NN.
+        temperature: Of the k-NN.
+
+    Returns:
+        A dictionary of floats in [0, 1]: `knn_top1`, `linear_top1`, `few_label_top1`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> labels = np.arange(40) % 2
+    >>> features = np.stack([labels, np.sin(np.arange(40))], axis=1)
+    >>> evaluate_features(features, labels, features, labels, k=5)
+    {'knn_top1': 1.0, 'linear_top1': 1.0, 'few_label_top1': 1.0}
+    """
+    data = (train_features, train_labels, test_features, test_labels)
+    return {
+        "knn_top1": knn_accuracy(*data, k=k, temperature=temperature),
+        "linear_top1": linear_accuracy(*data),
+        "few_label_top1": few_label_accuracy(*data),
+    }

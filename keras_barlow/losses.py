@@ -1,0 +1,155 @@
+"""The loss of Barlow Twins, thin over `ops`, with its value and its analytic gradient."""
+
+from typing import NamedTuple
+
+import keras
+from keras import ops as kops
+
+from keras_barlow import distribution, ops
+
+FORMS = ("auto", "feature", "batch")
+
+
+class LossTerms(NamedTuple):
+    """`loss = invariance + redundancy_weight * redundancy`, three float32 (or float64) scalars."""
+
+    loss: object
+    invariance: object
+    redundancy: object
+
+
+@keras.saving.register_keras_serializable(package="keras_barlow")
+class BarlowTwinsLoss:
+    """The Barlow Twins loss of two batches of embeddings.
+
+        loss = sum_i (1 - C_ii)^2 + redundancy_weight * sum_{i != j} C_ij^2
+
+    where `C = a^T b / N` is the cross-correlation of the embeddings, each feature standardised over the
+    batch. It is a sum over features and already a mean over the batch: divide it by nothing.
+
+    Under a strategy of several replicas, inside `strategy.run`, value and gradient are those of the global
+    batch: the value is the same on every replica, and the gradient is with respect to this replica's rows,
+    so that gradients of weights are to be SUMMED over replicas (which Keras' optimizers do).
+
+    Args:
+        redundancy_weight: lambda, the weight of the off-diagonal terms. The paper: 0.0051 at D = 8192.
+        epsilon: Added to the biased variance when standardising.
+        form: `"feature"` builds the D x D matrix, `"batch"` two N x N Gram matrices instead, `"auto"`
+            whichever takes fewer multiplications. The numbers are the same.
+
+    Call arguments:
+        z_a: Float tensor `(N, D)`: embeddings of view A. Half precision is computed in float32.
+        z_b: Float tensor `(N, D)`: embeddings of view B, row by row of the same images.
+
+    Returns:
+        A scalar, differentiable once with respect to both arguments.
+
+    Raises:
+        ValueError: For an unknown form, a negative weight, an epsilon that is not positive, embeddings of
+            different shapes or of another rank than 2, or a batch of one row.
+
+    Example:
+
+    >>> z = keras.random.normal((8, 4), seed=0)
+    >>> loss = BarlowTwinsLoss(redundancy_weight=0.0051)
+    >>> bool(loss(z, z) < loss(z, -z))
+    True
+
+    References:
+        Zbontar et al.: Barlow Twins, ICML 2021, https://arxiv.org/abs/2103.03230, equations 1 and 2.
+    """
+
+    def __init__(self, redundancy_weight=0.0051, epsilon=1e-5, form="auto"):
+        if form not in FORMS:
+            raise ValueError(f"`form` must be one of {FORMS}. Received: form={form!r}")
+        if redundancy_weight < 0:
+            raise ValueError(
+                f"`redundancy_weight` must not be negative. Received: redundancy_weight={redundancy_weight}"
+            )
+        if epsilon <= 0:
+            raise ValueError(f"`epsilon` must be positive. Received: epsilon={epsilon}")
+        self.redundancy_weight = redundancy_weight
+        self.epsilon = epsilon
+        self.form = form
+
+    def __call__(self, z_a, z_b):
+        z_a, z_b = self._checked(z_a, z_b)
+
+        @kops.custom_gradient
+        def loss(z_a, z_b):
+            terms, gradient_a, gradient_b = self.value_and_gradient(z_a, z_b)
+
+            def gradient(*arguments, upstream=None):
+                # JAX and TensorFlow pass the upstream gradient positionally, PyTorch by name.
+                upstream = arguments[-1] if upstream is None else upstream
+                return upstream * gradient_a, upstream * gradient_b
+
+            return terms.loss, gradient
+
+        return loss(z_a, z_b)
+
+    def value_and_gradient(self, z_a, z_b):
+        """The terms of the loss, and its exact gradient with respect to this replica's rows.
+
+        Args:
+            z_a: Embeddings of view A, `(n, D)`: this replica's rows.
+            z_b: Embeddings of view B, `(n, D)`.
+
+        Returns:
+            The triple `(terms, gradient_a, gradient_b)`: `LossTerms` of the global batch, and two tensors
+            `(n, D)` in the dtype of the computation (float32, or float64 for float64 embeddings).
+        """
+        z_a, z_b = self._checked(z_a, z_b)
+        own = slice(None)
+        all_z_a, all_z_b = z_a, z_b
+        if distribution.replica_count() > 1:
+            offset, _ = distribution.own_rows(kops.shape(z_a)[0])
+            own = slice(offset, offset + kops.shape(z_a)[0])
+            all_z_a, all_z_b = distribution.gather_rows(z_a), distribution.gather_rows(z_b)
+        all_a, deviation_a = ops.standardize(all_z_a, self.epsilon)
+        all_b, deviation_b = ops.standardize(all_z_b, self.epsilon)
+        a, b = all_a[own], all_b[own]
+
+        share, gradient_a, gradient_b = ops.squared_correlation(a, b, all_a, all_b, self.form)
+        diagonal = kops.mean(all_a * all_b, axis=0)
+        terms = self._terms(diagonal, distribution.sum_over_replicas(share))
+
+        count = kops.cast(kops.shape(all_a)[0], all_a.dtype)
+        pull = ops.invariance_gradient(diagonal, self.redundancy_weight) / count
+        gradient_a = 2.0 * self.redundancy_weight * gradient_a + b * pull
+        gradient_b = 2.0 * self.redundancy_weight * gradient_b + a * pull
+        products = kops.stack([kops.sum(gradient_a * a, axis=0), kops.sum(gradient_b * b, axis=0)])
+        mean_a, mean_b = kops.unstack(distribution.sum_over_replicas(products) / count, num=2)
+        return (
+            terms,
+            ops.through_standardization(gradient_a, a, deviation_a, mean_a),
+            ops.through_standardization(gradient_b, b, deviation_b, mean_b),
+        )
+
+    def _terms(self, diagonal, squared_norm):
+        invariance = kops.sum(kops.square(1.0 - diagonal))
+        redundancy = squared_norm - kops.sum(kops.square(diagonal))
+        return LossTerms(invariance + self.redundancy_weight * redundancy, invariance, redundancy)
+
+    def _checked(self, z_a, z_b):
+        z_a, z_b = kops.convert_to_tensor(z_a), kops.convert_to_tensor(z_b)
+        if len(z_a.shape) != 2 or tuple(z_a.shape) != tuple(z_b.shape):
+            raise ValueError(
+                "The two embeddings must have one shape (batch, features). "
+                f"Received: z_a.shape={tuple(z_a.shape)}, z_b.shape={tuple(z_b.shape)}"
+            )
+        if z_a.shape[0] == 1 and distribution.replica_count() == 1:
+            raise ValueError(
+                "The Barlow Twins loss correlates features over the batch, so a batch needs at least 2 images. "
+                f"Received: z_a.shape={tuple(z_a.shape)}. Use a larger batch, or drop_remainder=True where a "
+                "last batch of 1 is left over."
+            )
+        dtype = keras.backend.result_type(z_a.dtype, z_b.dtype, "float32")
+        return kops.cast(z_a, dtype), kops.cast(z_b, dtype)
+
+    def get_config(self):
+        return {"redundancy_weight": self.redundancy_weight, "epsilon": self.epsilon, "form": self.form}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)

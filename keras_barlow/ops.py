@@ -1,0 +1,159 @@
+"""The equations of Barlow Twins as pure functions on `keras.ops`.
+
+With `N` rows in the global batch and `D` features, for each of the two views:
+
+    x = z - mean(z),   s = sqrt(mean(x^2) + epsilon),   a = x_a / s_a,   b = x_b / s_b
+    C = a^T b / N,     c = diag(C)
+    loss = sum_i (1 - c_i)^2  +  redundancy_weight * sum_{i != j} C_ij^2
+
+The second sum is `||C||_F^2 - sum c^2`, and `||C||_F^2` has two exact forms:
+
+- the feature form builds `C`:               3 N D^2 multiplications with the gradient, D^2 memory;
+- the batch form uses `<a a^T, b b^T> / N^2`: 4 N^2 D multiplications with the gradient, N^2 memory.
+
+Every function takes the rows that this replica owns, and where it matters all rows of the global batch
+beside them; on one replica the two are the same tensors. Nothing here communicates.
+
+References:
+    Zbontar, Jing, Misra, LeCun, Deny: Barlow Twins: Self-Supervised Learning via Redundancy Reduction,
+    ICML 2021, https://arxiv.org/abs/2103.03230
+"""
+
+from keras import ops
+
+
+def standardize(z, epsilon=1e-5):
+    """Standardises every feature over the batch: `(z - mean) / sqrt(variance + epsilon)`.
+
+    Args:
+        z: Float tensor `(N, D)`: the embeddings of the global batch.
+        epsilon: Added to the biased variance, inside the root.
+
+    Returns:
+        The pair `(z_hat, deviation)` of shapes `(N, D)` and `(D,)`.
+
+    Example:
+
+    >>> z_hat, deviation = standardize(ops.array([[1.0, 5.0], [3.0, 5.0]]), epsilon=0.0001)
+    >>> [[round(float(x), 3) for x in row] for row in z_hat]
+    [[-1.0, 0.0], [1.0, 0.0]]
+    """
+    centred = z - ops.mean(z, axis=0)
+    deviation = ops.sqrt(ops.mean(ops.square(centred), axis=0) + epsilon)
+    return centred / deviation, deviation
+
+
+def cross_correlation(z_a, z_b, epsilon=1e-5):
+    """The cross-correlation matrix `C = a^T b / N` of two sets of embeddings.
+
+    Args:
+        z_a: Float tensor `(N, D)`.
+        z_b: Float tensor `(N, D)`.
+        epsilon: See `standardize`.
+
+    Returns:
+        Tensor `(D, D)`, entries between -1 and 1.
+    """
+    a, _ = standardize(z_a, epsilon)
+    b, _ = standardize(z_b, epsilon)
+    return ops.matmul(ops.transpose(a), b) / _row_count(a)
+
+
+def batch_form_is_cheaper(rows, features):
+    """Whether the batch form takes fewer multiplications: `4 N^2 D < 3 N D^2`.
+
+    Args:
+        rows: N, a Python integer or a scalar integer tensor.
+        features: D, a Python integer.
+
+    Returns:
+        A Python boolean, or a boolean tensor where `rows` is a tensor.
+
+    Example:
+
+    >>> batch_form_is_cheaper(256, 8192), batch_form_is_cheaper(256, 128)
+    (True, False)
+    """
+    return 4 * rows < 3 * features
+
+
+def squared_correlation(a, b, all_a, all_b, form="auto"):
+    """This replica's share of `||C||_F^2` and half the gradient of the whole with respect to its rows.
+
+    Args:
+        a: Standardised embeddings of view A, this replica's rows, `(n, D)`.
+        b: The same of view B, `(n, D)`.
+        all_a: Standardised embeddings of view A, all rows, `(N, D)`.
+        all_b: The same of view B, `(N, D)`.
+        form: `"feature"`, `"batch"`, or `"auto"` for the cheaper one. With a batch size that is unknown
+            while tracing, `"auto"` traces both and decides when it runs.
+
+    Returns:
+        The triple `(share, half_gradient_a, half_gradient_b)`: a scalar whose sum over replicas is
+        `||C||_F^2`, and two tensors `(n, D)`.
+    """
+
+    def feature_form():
+        count = _row_count(all_a)
+        correlation = ops.matmul(ops.transpose(all_a), all_b) / count
+        share = ops.sum(ops.square(correlation)) * (_row_count(a) / count)
+        return (
+            share,
+            ops.matmul(b, ops.transpose(correlation)) / count,
+            ops.matmul(a, correlation) / count,
+        )
+
+    def batch_form():
+        count = _row_count(all_a)
+        gram_a = ops.matmul(a, ops.transpose(all_a)) / count
+        gram_b = ops.matmul(b, ops.transpose(all_b)) / count
+        return (
+            ops.sum(gram_a * gram_b),
+            ops.matmul(gram_b, all_a) / count,
+            ops.matmul(gram_a, all_b) / count,
+        )
+
+    if form == "auto":
+        batch_is_cheaper = batch_form_is_cheaper(ops.shape(all_a)[0], all_a.shape[1])
+        if not isinstance(batch_is_cheaper, bool):
+            return ops.cond(batch_is_cheaper, batch_form, feature_form)
+        form = "batch" if batch_is_cheaper else "feature"
+    return batch_form() if form == "batch" else feature_form()
+
+
+def invariance_gradient(diagonal, redundancy_weight):
+    """Derivative of the loss with respect to `c`, at fixed `||C||_F^2`: `-2 (1 - c) - 2 lambda c`.
+
+    The last term takes the diagonal out of the redundancy again.
+
+    Args:
+        diagonal: `c`, `(D,)`.
+        redundancy_weight: lambda.
+
+    Returns:
+        Tensor `(D,)`.
+    """
+    return -2.0 * (1.0 - diagonal) - 2.0 * redundancy_weight * diagonal
+
+
+def through_standardization(gradient, z_hat, deviation, mean_product):
+    """Carries a gradient from standardised embeddings back to the embeddings.
+
+        dz = (d - z_hat * mean(d * z_hat)) / s
+
+    The mean of `d` itself is zero for every loss of the standardised embeddings used here.
+
+    Args:
+        gradient: `d`, `(n, D)`.
+        z_hat: Standardised embeddings, `(n, D)`.
+        deviation: `s`, `(D,)`.
+        mean_product: `mean(d * z_hat)` over all rows of the global batch, `(D,)`.
+
+    Returns:
+        Tensor `(n, D)`.
+    """
+    return (gradient - z_hat * mean_product) / deviation
+
+
+def _row_count(x):
+    return ops.cast(ops.shape(x)[0], x.dtype)

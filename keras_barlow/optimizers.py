@@ -1,0 +1,119 @@
+"""LARS, the optimizer of the paper. Schedules are Keras' own (`keras.optimizers.schedules`)."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_barlow")
+class LARS(keras.optimizers.Optimizer):
+    """Layer-wise adaptive rate scaling, as in the Barlow Twins reference implementation.
+
+    For a variable `w` of rank 2 or more, with gradient `g`:
+
+        g = g + weight_decay * w
+        g = g * trust_coefficient * ||w|| / ||g||      (a factor of 1 where either norm is zero)
+        m = momentum * m + g
+        w = w - learning_rate * m
+
+    Variables of rank 1 or less (biases, scales and shifts of batch normalisation) skip the decay and the
+    trust ratio, and may have their own learning rate. The decay enters before the trust ratio, and the
+    momentum before the learning rate.
+
+    Args:
+        learning_rate: Float or `keras.optimizers.schedules.LearningRateSchedule`, for variables of rank 2
+            or more. The paper: 0.2 per 256 images of the global batch.
+        momentum: Float in [0, 1).
+        trust_coefficient: Positive float.
+        weight_decay: Float, L2 decay added to the gradient.
+        vector_learning_rate: Learning rate of variables of rank 1 or less: None for `learning_rate`, a
+            float or a schedule. The reference uses 0.0048 per 256 images, with gradients that are too
+            small by the number of its devices; this library's gradients are not (see `recipes`).
+        name: Name of the optimizer.
+        **kwargs: Those of `keras.optimizers.Optimizer` (`clipnorm`, `use_ema`, ...).
+
+    Raises:
+        ValueError: For a momentum outside [0, 1) or a trust coefficient that is not positive.
+
+    Example:
+
+    >>> schedule = keras.optimizers.schedules.CosineDecay(
+    ...     0.0, decay_steps=38_000, alpha=0.001, warmup_target=0.4, warmup_steps=2_000)
+    >>> optimizer = LARS(learning_rate=schedule, vector_learning_rate=0.0006)
+
+    References:
+        You, Gitman, Ginsburg: Large Batch Training of Convolutional Networks,
+        https://arxiv.org/abs/1708.03888
+    """
+
+    def __init__(
+        self,
+        learning_rate=0.2,
+        momentum=0.9,
+        trust_coefficient=0.001,
+        weight_decay=1e-6,
+        vector_learning_rate=None,
+        name="lars",
+        **kwargs,
+    ):
+        if not 0 <= momentum < 1:
+            raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")
+        if trust_coefficient <= 0:
+            raise ValueError(f"`trust_coefficient` must be positive. Received: trust_coefficient={trust_coefficient}")
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
+        self.momentum = momentum
+        self.trust_coefficient = trust_coefficient
+        self.vector_learning_rate = vector_learning_rate
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self.momentums = self.add_optimizer_variables(variables, "momentum")
+
+    def update_step(self, gradient, variable, learning_rate):
+        dtype = variable.dtype
+        gradient = ops.cast(gradient, dtype)
+        if len(variable.shape) > 1:
+            gradient = gradient + ops.cast(self.weight_decay or 0.0, dtype) * variable
+            gradient = gradient * self._trust_ratio(variable, gradient)
+        elif self.vector_learning_rate is not None:
+            learning_rate = self._current_vector_learning_rate()
+        momentum = self.momentums[self._get_variable_index(variable)]
+        step = ops.cast(self.momentum, dtype) * momentum + gradient
+        self.assign(momentum, step)
+        self.assign_sub(variable, ops.cast(learning_rate, dtype) * step)
+
+    def _trust_ratio(self, variable, gradient):
+        weight_norm = ops.sqrt(ops.sum(ops.square(variable)))
+        gradient_norm = ops.sqrt(ops.sum(ops.square(gradient)))
+        defined = ops.logical_and(weight_norm > 0, gradient_norm > 0)
+        ratio = self.trust_coefficient * weight_norm / ops.where(defined, gradient_norm, 1.0)
+        return ops.where(defined, ratio, 1.0)
+
+    def _current_vector_learning_rate(self):
+        if callable(self.vector_learning_rate):
+            return self.vector_learning_rate(self.iterations)
+        return self.vector_learning_rate
+
+    def _apply_weight_decay(self, variables):
+        """Keras would decay here, outside of the trust ratio; `update_step` has done it inside."""
+
+    def get_config(self):
+        vector_learning_rate = self.vector_learning_rate
+        if isinstance(vector_learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            vector_learning_rate = keras.optimizers.schedules.serialize(vector_learning_rate)
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "trust_coefficient": self.trust_coefficient,
+            "vector_learning_rate": vector_learning_rate,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        if isinstance(config.get("vector_learning_rate"), dict):
+            config["vector_learning_rate"] = keras.optimizers.schedules.deserialize(
+                config["vector_learning_rate"], custom_objects=custom_objects
+            )
+        return super().from_config(config, custom_objects=custom_objects)

@@ -1,0 +1,141 @@
+"""Every picture that a run leaves behind, as PNG files. Images are on 0..255 throughout."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.manifold import TSNE
+
+_DPI = 120
+
+
+def view_pairs(images, view_a, view_b, path):
+    """A grid of three rows: the images, and below each its two views.
+
+    Args:
+        images: Array `(n, height, width, 3)` on 0..255.
+        view_a: Array `(n, height, width, 3)`.
+        view_b: Array `(n, height, width, 3)`.
+        path: PNG file to write.
+
+    Returns:
+        `path`.
+    """
+    figure = Figure(figsize=(1.1 * len(images), 3.6), layout="constrained")
+    axes = figure.subplots(3, len(images), squeeze=False)
+    for row, (name, batch) in enumerate((("image", images), ("view A", view_a), ("view B", view_b))):
+        for column, image in enumerate(batch):
+            _show(axes[row, column], image)
+        axes[row, 0].set_ylabel(name)
+    return _save(figure, path)
+
+
+def loss_terms(metrics, path):
+    """The loss and its two terms over the epochs, and the k-NN accuracy where there is one.
+
+    Args:
+        metrics: One dictionary an epoch, with `epoch`, `loss`, `invariance`, `redundancy` and perhaps
+            `knn_top1`.
+        path: PNG file to write.
+
+    Returns:
+        `path`.
+    """
+    curves = [("loss", "loss"), ("invariance", "invariance term"), ("redundancy", "redundancy term, unweighted")]
+    if any("knn_top1" in line for line in metrics):
+        curves.append(("knn_top1", "k-NN top-1 accuracy"))
+    figure = Figure(figsize=(3.4 * len(curves), 3), layout="constrained")
+    for axis, (name, title) in zip(figure.subplots(1, len(curves)), curves, strict=True):
+        lines = [line for line in metrics if name in line]
+        axis.plot([line["epoch"] for line in lines], [line[name] for line in lines], marker=".")
+        axis.set_title(title)
+        axis.set_xlabel("epoch")
+        axis.grid(alpha=0.3)
+    return _save(figure, path)
+
+
+def cross_correlation(before, after, path):
+    """The cross-correlation matrix before and after training, side by side on one scale.
+
+    Args:
+        before: Array `(D, D)`, entries in [-1, 1].
+        after: Array `(D, D)`.
+        path: PNG file to write.
+
+    Returns:
+        `path`.
+    """
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for axis, matrix, name in zip(axes, (before, after), ("before", "after"), strict=True):
+        matrix = np.asarray(matrix)
+        diagonal = np.diagonal(matrix)
+        off = np.sqrt((np.square(matrix).sum() - np.square(diagonal).sum()) / max(1, matrix.size - len(matrix)))
+        picture = axis.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+        axis.set_title(f"{name}: diagonal mean {diagonal.mean():.2f}, off-diagonal RMS {off:.2f}", fontsize=10)
+    figure.colorbar(picture, ax=axes, label="correlation")
+    return _save(figure, path)
+
+
+def nearest_neighbors(queries, neighbors, path):
+    """Test images in the first column, and their most similar training images to the right.
+
+    Args:
+        queries: Array `(n, height, width, 3)` on 0..255.
+        neighbors: Array `(n, k, height, width, 3)`, the most similar first.
+        path: PNG file to write.
+
+    Returns:
+        `path`.
+    """
+    rows, columns = neighbors.shape[:2]
+    figure = Figure(figsize=(0.9 * (columns + 1), 0.95 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns + 1, squeeze=False)
+    for row in range(rows):
+        for column, image in enumerate([queries[row], *neighbors[row]]):
+            _show(axes[row, column], image)
+    axes[0, 0].set_title("query", fontsize=9)
+    for column in range(columns):
+        axes[0, column + 1].set_title(f"{column + 1}", fontsize=9)
+    return _save(figure, path)
+
+
+def feature_map(features, labels, path, class_names=None, seed=0):
+    """Features laid out in two dimensions by t-SNE, coloured by class.
+
+    Args:
+        features: Float array `(n, features)`.
+        labels: Integer array `(n,)`; colours only.
+        path: PNG file to write.
+        class_names: Name of each label; None shows the numbers.
+        seed: Of the layout.
+
+    Returns:
+        `path`.
+    """
+    features = np.asarray(features, "float32")
+    features = (features - features.mean(0)) / (features.std(0) + 1e-6)
+    perplexity = min(30, (len(features) - 1) / 3)
+    places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(features)
+    figure = Figure(figsize=(6.4, 5.4), layout="constrained")
+    axis = figure.subplots()
+    for label in np.unique(labels):
+        rows = np.asarray(labels) == label
+        name = str(label) if class_names is None else class_names[label]
+        colour = f"C{label}" if label < 10 else None
+        axis.scatter(*places[rows].T, s=8, color=colour, label=name)
+    axis.set_title("test images, t-SNE of the features")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    if len(np.unique(labels)) <= 20:
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2, frameon=False)
+    return _save(figure, path)
+
+
+def _show(axis, image):
+    axis.imshow(np.clip(np.asarray(image), 0, 255).astype("uint8"), interpolation="nearest")
+    axis.set_xticks([])
+    axis.set_yticks([])
+
+
+def _save(figure, path):
+    figure.savefig(path, dpi=_DPI)
+    return path

@@ -1,0 +1,55 @@
+"""The table of random numbers, and the one place that draws.
+
+Everything random about a view is a handful of numbers per image. They are drawn as one table for the GLOBAL
+batch, statelessly from `(seed, step, view)`, and each replica slices its own rows. So a run makes the same
+views on 1, 2 or 8 devices and after a resume, and no two replicas share a draw.
+
+The bits come from the Philox generator by name, because TensorFlow's default one gives other numbers under
+XLA than without it. The conversion to float is done here, because TensorFlow and XLA convert the same bits
+differently (2.21). The first n rows stay the same when N grows.
+"""
+
+import tensorflow as tf
+
+from keras_barlow import distribution
+
+
+def view_key(seed, step, view):
+    """The key of one view of one step.
+
+    Args:
+        seed: Integer.
+        step: Integer or scalar integer tensor.
+        view: 0 or 1.
+
+    Returns:
+        An int64 tensor `(2,)`; no two `(step, view)` share it.
+    """
+    return tf.stack([tf.constant(seed, tf.int64), 2 * tf.cast(step, tf.int64) + view])
+
+
+def uniform_table(key, rows, columns):
+    """Draws this replica's rows of the global table of uniform numbers.
+
+    Args:
+        key: Integer tensor `(2,)`, see `view_key`.
+        rows: Number of rows on this replica, an integer or a scalar integer tensor.
+        columns: Random numbers per image, a Python integer.
+
+    Returns:
+        Float32 tensor `(rows, columns)` in [0, 1), multiples of 2^-24.
+
+    Example:
+
+    >>> table = uniform_table(view_key(seed=0, step=7, view=1), rows=4, columns=3)
+    >>> longer = uniform_table(view_key(seed=0, step=7, view=1), rows=8, columns=3)
+    >>> bool(tf.reduce_all(table == longer[:4]))
+    True
+    """
+    offset, total = distribution.own_rows(rows)
+    bits = tf.random.stateless_uniform(
+        (total, columns), seed=key, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
+    )
+    own = bits if total is rows else bits[offset : offset + rows]
+    # 24 bits are what float32 holds exactly; a 32-bit draw could round up to 1.0.
+    return tf.cast(tf.bitwise.right_shift(own, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24

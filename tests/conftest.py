@@ -1,0 +1,33 @@
+"""Four logical CPU devices, set before TensorFlow starts, so that replicas are real."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import pytest
+import tensorflow as tf
+
+# Replicas wait for each other, so there must be a thread for each.
+tf.config.threading.set_inter_op_parallelism_threads(8)
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
+)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras():
+    """Every test starts with the same seed, float32 and no leftover state."""
+    keras.utils.clear_session()
+    keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def strategy():
+    """`MirroredStrategy` on four logical devices.
+
+    One for the whole process: TensorFlow numbers its groups of devices and its collectives from the start again
+    with each strategy, and refuses another shape under the same number.
+    """
+    return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(4)])

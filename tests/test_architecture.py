@@ -1,0 +1,121 @@
+"""Rules about the code itself."""
+
+import ast
+import inspect
+import pathlib
+
+import keras
+import pytest
+
+import keras_barlow as kb
+
+PACKAGE = pathlib.Path(kb.__file__).parent
+FLOORS = [
+    {"ops", "distribution", "optimizers", "export", "plots", "version"},
+    {"randomness"},
+    {"normalization", "augmentations", "losses", "evaluation", "data"},
+    {"encoders", "projector", "views", "callbacks"},
+    {"barlow_twins"},
+    {"recipes"},
+]
+FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def room(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_rooms(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "keras_barlow":
+            rooms = node.module.split(".")[1:2] or [alias.name for alias in node.names]
+            yield from rooms
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("keras_barlow."))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down_only_and_modules_stay_small(path):
+    for name in imported_rooms(path):
+        assert name == room(path) or FLOOR_OF[name] < FLOOR_OF[room(path)], f"{path.name} imports {name}"
+    assert len(path.read_text().splitlines()) <= 400
+    if room(path) != "distribution":
+        assert "tf.distribute" not in path.read_text().split('"""', 2)[-1].replace("`tf.distribute`", "")
+
+
+def test_every_room_has_a_floor():
+    assert {room(path) for path in MODULES} == set(FLOOR_OF)
+
+
+def test_the_public_surface():
+    assert sorted(kb.__all__) == sorted(
+        ["BarlowTwins", "Projector", "__version__", "augmentations", "callbacks", "data", "distribution", "encoders"]
+        + ["evaluation", "export", "losses", "normalization", "ops", "optimizers", "plots", "randomness", "recipes"]
+        + ["views"]
+    )
+
+
+def public_objects():
+    for name in kb.__all__:
+        value = getattr(kb, name)
+        members = [value] if not inspect.ismodule(value) else vars(value).values()
+        for member in members:
+            if getattr(member, "__module__", "").startswith("keras_barlow") and callable(member):
+                if not member.__name__.startswith("_"):
+                    yield member
+
+
+OBJECTS = sorted(set(public_objects()), key=lambda item: (item.__module__, item.__qualname__))
+
+
+@pytest.mark.parametrize("item", OBJECTS, ids=lambda item: f"{item.__module__}.{item.__name__}")
+def test_public_docstrings_name_every_argument(item):
+    text = inspect.getdoc(item)
+    assert text and text.splitlines()[0].endswith((".", ":", "`"))
+    names = [
+        name
+        for name, parameter in inspect.signature(item).parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    for name in names:
+        assert f"{name}:" in text or f"`{name}`" in text or f"{name} " in text, f"{name} is not documented"
+
+
+SERIALIZABLE = {
+    "BarlowTwinsLoss": kb.losses.BarlowTwinsLoss,
+    "LARS": kb.optimizers.LARS,
+    "BatchNormalization": kb.normalization.BatchNormalization,
+    "Standardize": lambda: kb.normalization.Standardize(0.5, 0.25),
+    "Projector": lambda: kb.Projector((4,)),
+    "Views": lambda: kb.views.barlow_twins(8, seed=0),
+    "RandomResizedCrop": lambda: kb.augmentations.RandomResizedCrop(8, 8),
+    "RandomFlip": kb.augmentations.RandomFlip,
+    "RandomColorJitter": kb.augmentations.RandomColorJitter,
+    "RandomGrayscale": kb.augmentations.RandomGrayscale,
+    "RandomGaussianBlur": kb.augmentations.RandomGaussianBlur,
+    "RandomSolarization": kb.augmentations.RandomSolarization,
+    "Encoder": lambda: kb.encoders.resnet((1,), input_shape=(8, 8, 3), stem="small", width=4),
+    "BarlowTwins": lambda: kb.BarlowTwins(SERIALIZABLE["Encoder"](), kb.Projector((4,)), seedless_views()),
+}
+
+
+def seedless_views():
+    return kb.views.barlow_twins(8)
+
+
+def test_every_registered_class_is_listed():
+    registered = {name.split(">")[1] for name in keras.saving.get_custom_objects() if name.startswith("keras_barlow>")}
+    assert registered == set(SERIALIZABLE)
+
+
+@pytest.mark.parametrize("name", SERIALIZABLE)
+def test_every_argument_is_an_attribute_and_survives_the_config(name):
+    item = SERIALIZABLE[name]()
+    config = keras.saving.serialize_keras_object(item)
+    again = keras.saving.deserialize_keras_object(config)
+    assert config["registered_name"] == f"keras_barlow>{name}"
+    assert keras.saving.serialize_keras_object(again) == config
+    for argument, parameter in inspect.signature(type(item).__init__).parameters.items():
+        if argument != "self" and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            assert hasattr(item, argument), f"{name}.{argument}"

@@ -1,0 +1,145 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_barlow import losses, ops
+from tests import oracles
+
+SHAPES = [(12, 5), (5, 12), (8, 8), (3, 7)]
+
+
+def embeddings(rows, features, dtype="float32"):
+    rng = np.random.default_rng(rows * 100 + features)
+    shared = rng.normal(size=(rows, features))
+    scale = rng.uniform(0.1, 10, features)
+    return [((shared + rng.normal(size=shared.shape)) * scale + 3).astype(dtype) for _ in range(2)]
+
+
+def test_oracle_gradient_is_the_finite_difference_of_the_oracle_value():
+    z_a, z_b = embeddings(6, 4, "float64")
+    gradients = oracles.barlow_twins_gradient(z_a, z_b, 0.5)
+    for index, gradient in enumerate(gradients):
+        direction = np.random.default_rng(index).normal(size=z_a.shape)
+        values = []
+        for sign in (1, -1):
+            moved = [z_a, z_b]
+            moved[index] = moved[index] + sign * 1e-6 * direction
+            values.append(oracles.barlow_twins_loss(*moved, 0.5)[0])
+        np.testing.assert_allclose((values[0] - values[1]) / 2e-6, (gradient * direction).sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", losses.FORMS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-5), ("float64", 1e-12)])
+def test_value_and_gradient_agree_with_numpy(form, shape, dtype, tolerance):
+    z_a, z_b = embeddings(*shape, dtype)
+    terms, *gradients = losses.BarlowTwinsLoss(0.3, form=form).value_and_gradient(z_a, z_b)
+    np.testing.assert_allclose(terms, oracles.barlow_twins_loss(z_a, z_b, 0.3), rtol=tolerance, atol=tolerance)
+    for gradient, expected in zip(gradients, oracles.barlow_twins_gradient(z_a, z_b, 0.3), strict=True):
+        np.testing.assert_allclose(gradient, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("form", losses.FORMS)
+def test_loss_is_differentiable_in_its_own_right(form):
+    z_a, z_b = (tf.constant(z) for z in embeddings(6, 9))
+    loss = losses.BarlowTwinsLoss(0.01, form=form)
+    with tf.GradientTape() as tape:
+        tape.watch([z_a, z_b])
+        value = 3.0 * loss(z_a, z_b)
+    for gradient, expected in zip(
+        tape.gradient(value, [z_a, z_b]), oracles.barlow_twins_gradient(z_a, z_b, 0.01), strict=True
+    ):
+        np.testing.assert_allclose(gradient, 3 * expected, rtol=2e-5, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_unknown_batch_size_and_xla_give_the_same_numbers(shape, jit_compile):
+    z_a, z_b = embeddings(*shape)
+    loss = losses.BarlowTwinsLoss(0.3)
+    unknown = tf.TensorSpec((None, shape[1]))
+    traced = tf.function(loss.value_and_gradient, input_signature=[unknown, unknown], jit_compile=jit_compile)
+    for got, expected in zip(
+        tf.nest.flatten(traced(z_a, z_b)), tf.nest.flatten(loss.value_and_gradient(z_a, z_b)), strict=True
+    ):
+        np.testing.assert_allclose(got, expected, rtol=2e-5, atol=1e-5)
+
+
+def test_auto_builds_no_square_matrix_of_the_features_where_the_batch_form_is_cheaper():
+    loss = losses.BarlowTwinsLoss()
+    spec = tf.TensorSpec((4, 64))
+    graph = tf.function(loss.value_and_gradient, input_signature=[spec, spec]).get_concrete_function().graph
+    shapes = {tuple(output.shape) for node in graph.get_operations() for output in node.outputs if output.shape.rank}
+    assert (64, 64) not in shapes
+    assert (4, 4) in shapes
+
+
+@pytest.mark.parametrize("form", losses.FORMS)
+@pytest.mark.parametrize("rows", [8, 10, 5])
+def test_replicas_have_the_value_of_the_global_batch_and_the_gradient_of_their_rows(strategy, rows, form):
+    """10 rows on 4 replicas are 3, 3, 3 and 1; 5 rows leave one replica empty."""
+    z_a, z_b = embeddings(rows, 6)
+    loss = losses.BarlowTwinsLoss(0.3, form=form)
+    dataset = strategy.experimental_distribute_dataset(tf.data.Dataset.from_tensors((z_a, z_b)).unbatch().batch(rows))
+
+    @tf.function
+    def step(batch):
+        return strategy.run(loss.value_and_gradient, args=batch)
+
+    terms, *gradients = tf.nest.map_structure(strategy.experimental_local_results, step(next(iter(dataset))))
+    for term, expected in zip(terms, oracles.barlow_twins_loss(z_a, z_b, 0.3), strict=True):
+        np.testing.assert_allclose(term, [expected] * 4, rtol=2e-5)
+    for gradient, expected in zip(gradients, oracles.barlow_twins_gradient(z_a, z_b, 0.3), strict=True):
+        np.testing.assert_allclose(np.concatenate(gradient), expected, rtol=2e-5, atol=2e-5 * np.abs(expected).max())
+
+
+def test_half_precision_is_computed_in_float32():
+    z_a, z_b = (tf.cast(z, "bfloat16") for z in embeddings(8, 4))
+    terms, gradient_a, _ = losses.BarlowTwinsLoss().value_and_gradient(z_a, z_b)
+    assert terms.loss.dtype == gradient_a.dtype == tf.float32
+    exact = losses.BarlowTwinsLoss()(tf.cast(z_a, "float32"), tf.cast(z_b, "float32"))
+    np.testing.assert_allclose(terms.loss, exact, rtol=1e-6)
+
+
+def test_a_dead_feature_costs_one_and_has_no_gradient_that_is_not_finite():
+    z = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+    z[:, 1] = 2.0
+    terms, gradient, _ = losses.BarlowTwinsLoss().value_and_gradient(z, z)
+    np.testing.assert_allclose(terms.invariance, 1.0, rtol=1e-4)
+    assert np.isfinite(gradient).all()
+
+
+def test_cross_correlation_is_the_correlation_of_numpy():
+    z_a, z_b = embeddings(50, 4)
+    expected = np.corrcoef(z_a.T, z_b.T)[:4, 4:]
+    np.testing.assert_allclose(ops.cross_correlation(z_a, z_b), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"form": "fast"}, "`form` must be one of"),
+        ({"redundancy_weight": -1}, "`redundancy_weight` must not be negative"),
+        ({"epsilon": 0}, "`epsilon` must be positive"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        losses.BarlowTwinsLoss(**arguments)
+
+
+@pytest.mark.parametrize("call", ["__call__", "value_and_gradient"])
+@pytest.mark.parametrize(
+    "shape_a, shape_b, message",
+    [((1, 4), (1, 4), "at least 2 images"), ((3, 4), (4, 4), "one shape"), ((3,), (3,), "one shape")],
+)
+def test_bad_embeddings(call, shape_a, shape_b, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(losses.BarlowTwinsLoss(), call)(np.zeros(shape_a, "float32"), np.zeros(shape_b, "float32"))
+
+
+def test_config_round_trip():
+    loss = losses.BarlowTwinsLoss(0.1, 1e-3, "batch")
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
+    assert again.get_config() == loss.get_config() == {"redundancy_weight": 0.1, "epsilon": 1e-3, "form": "batch"}

@@ -1,0 +1,63 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_barlow import optimizers
+from tests import oracles
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (3, 3, 2, 5), (7,)])
+def test_lars_agrees_step_by_step_with_numpy(shape):
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=shape), rng.normal(size=(5, *shape))
+    gradients[3] = 0.0
+    rate = keras.optimizers.schedules.CosineDecay(0.0, 4, warmup_target=0.5, warmup_steps=2)
+    optimizer = optimizers.LARS(rate, weight_decay=0.01, vector_learning_rate=0.03)
+    weight = keras.Variable(start, dtype="float32")
+    # The oracle takes one rate, so its momentum is followed with the rate of each step.
+    velocity, expected = 0.0, start
+    for step, gradient in enumerate(gradients):
+        optimizer.apply([keras.ops.convert_to_tensor(gradient, "float32")], [weight])
+        unit = oracles.lars(expected, [gradient], 1.0, 1.0, momentum=0.0, decay=0.01)[0] - expected
+        velocity = 0.9 * velocity - unit
+        expected = expected - (float(rate(step)) if len(shape) > 1 else 0.03) * velocity
+        np.testing.assert_allclose(weight, expected, rtol=2e-6, atol=1e-7)
+
+
+def test_lars_agrees_with_numpy_at_a_constant_rate():
+    rng = np.random.default_rng(1)
+    start, gradients = rng.normal(size=(6, 2)), rng.normal(size=(10, 6, 2))
+    optimizer = optimizers.LARS(0.2, trust_coefficient=0.02)
+    weight = keras.Variable(start, dtype="float32")
+    for gradient, expected in zip(gradients, oracles.lars(start, gradients, 0.2, None, trust=0.02), strict=True):
+        optimizer.apply([keras.ops.convert_to_tensor(gradient, "float32")], [weight])
+        np.testing.assert_allclose(weight, expected, rtol=2e-6)
+
+
+def test_a_weight_of_zeros_still_moves():
+    weight = keras.Variable(np.zeros((2, 2)), dtype="float32")
+    optimizers.LARS(1.0).apply([keras.ops.ones((2, 2))], [weight])
+    np.testing.assert_allclose(weight, -1.0)
+
+
+def test_vector_learning_rate_defaults_to_the_learning_rate_and_may_be_a_schedule():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0], [1.0, 0.5])
+    for rate, expected in ((None, -2.0 - 1.8), (schedule, -1.0 - 0.5)):
+        weight = keras.Variable(np.zeros(3), dtype="float32")
+        optimizer = optimizers.LARS(2.0, vector_learning_rate=rate, momentum=0.0 if rate else 0.9)
+        for gradient in (1.0, 0.0 if rate is None else 1.0):
+            optimizer.apply([keras.ops.full((3,), gradient)], [weight])
+        np.testing.assert_allclose(weight, expected, rtol=1e-6)
+
+
+def test_config_round_trip_with_schedules():
+    schedule = keras.optimizers.schedules.CosineDecay(0.0, 100, warmup_target=0.4, warmup_steps=10)
+    optimizer = optimizers.LARS(schedule, 0.8, 0.02, 1e-4, vector_learning_rate=schedule, clipnorm=1.0)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert again.get_config() == optimizer.get_config()
+
+
+@pytest.mark.parametrize("arguments", [{"momentum": 1.0}, {"momentum": -0.1}, {"trust_coefficient": 0}])
+def test_bad_arguments(arguments):
+    with pytest.raises(ValueError, match="Received"):
+        optimizers.LARS(**arguments)

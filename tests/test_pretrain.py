@@ -1,0 +1,75 @@
+"""The example, run as a user runs it."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_barlow as kb
+
+SCRIPT = pathlib.Path(__file__).parents[1] / "examples" / "pretrain.py"
+PICTURES = ["views", "loss", "cross_correlation", "nearest_neighbors", "feature_map"]
+
+
+def pretrain(*flags):
+    return subprocess.run([sys.executable, SCRIPT, *flags], capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small folder of images of two classes, for a run of seconds."""
+    path = tmp_path_factory.mktemp("images")
+    (train, train_labels), (test, test_labels) = kb.data.digits(copies=1)
+    for split, images, labels in (("train", train, train_labels), ("test", test, test_labels)):
+        for label in (3, 4):
+            (path / split / str(label)).mkdir(parents=True)
+            for number, image in enumerate(images[labels == label][:20]):
+                Image.fromarray(image).save(path / split / str(label) / f"{number}.png")
+    return path
+
+
+def test_a_run_leaves_everything_it_promises(folder, tmp_path):
+    output = tmp_path / "run"
+    done = pretrain(f"--data_dir={folder}", "--epochs=2", "--batch_size=16", f"--output_dir={output}", "--seed=1")
+    assert done.returncode == 0, done.stderr
+    assert "Barlow Twins" in done.stdout and "untrained" in done.stdout
+    results = json.loads((output / "results.json").read_text())
+    scores = {"knn_top1", "linear_top1", "few_label_top1"}
+    assert set(results) == scores | {"untrained", "pixels", "epochs", "images_seen", "seconds"}
+    assert set(results["untrained"]) == set(results["pixels"]) == scores
+    assert (results["epochs"], results["images_seen"]) == (2, 64)
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert {"loss", "invariance", "redundancy"} <= set(lines[0])
+    for name in PICTURES:
+        picture = np.asarray(Image.open(output / f"{name}.png").convert("L"), "float32")
+        assert picture.std() > 5 and min(picture.shape) > 200
+    assert list((output / "tensorboard").rglob("events.*"))
+    assert (output / "encoder" / "saved_model.pb").exists()
+    model = keras.models.load_model(output / "model.keras")
+    assert model.predict(np.zeros((2, 32, 32, 3), "uint8"), verbose=0).shape == (2, model.encoder.output_shape[1])
+
+    again = pretrain(f"--data_dir={folder}", f"--output_dir={output}")
+    assert again.returncode != 0
+    assert "must be empty, so that no other run is overwritten" in again.stderr
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--recipe=digit"], "Known recipes: digits"),
+        (["--recipe=cifar10_small"], "--data_dir"),
+        (["--batch_size=1"], "batch_size"),
+        (["--data_dir=nowhere"], "no such folder"),
+    ],
+)
+def test_bad_flags_fail_before_any_work(flags, message, tmp_path):
+    done = pretrain(*flags, f"--output_dir={tmp_path / 'run'}")
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

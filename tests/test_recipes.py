@@ -1,0 +1,62 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+import keras_barlow as kb
+
+
+def small(recipe, **changes):
+    return dataclasses.replace(recipe, width=2, projector=(8, 8), image_size=16, encoder="resnet18", **changes)
+
+
+@pytest.mark.parametrize("name", kb.recipes.names())
+def test_every_recipe_builds_and_takes_a_step(name):
+    recipe = small(kb.recipes.get(name), batch_size=4)
+    model = recipe.build(num_images=8, seed=0)
+    model.fit(
+        np.zeros((8, 20, 20, 3), "uint8") + np.arange(8, dtype="uint8")[:, None, None, None], batch_size=4, verbose=0
+    )
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_the_paper():
+    recipe = kb.recipes.get("imagenet_resnet50")
+    model = dataclasses.replace(recipe, width=2, projector=(8, 8)).build(num_images=1_281_167, seed=0)
+    optimizer = model.optimizer
+    steps = 1_281_167 // 2048
+    assert isinstance(optimizer, kb.optimizers.LARS)
+    assert (optimizer.momentum, optimizer.trust_coefficient, optimizer.weight_decay) == (0.9, 0.001, 1e-6)
+    for schedule, peak in ((optimizer._learning_rate, 1.6), (optimizer.vector_learning_rate, 0.0024)):
+        for step, share in (
+            (0, 0.0),
+            (5 * steps, 0.5),
+            (10 * steps, 1.0),
+            (505 * steps, 0.5005),
+            (1000 * steps, 0.001),
+        ):
+            np.testing.assert_allclose(schedule(step), peak * share, rtol=1e-4, atol=1e-9)
+    assert recipe.projector == (8192, 8192, 8192) and recipe.redundancy_weight == 0.0051
+    assert not np.any(model.encoder.get_layer("stage4_block3_normalization3").gamma)
+    layers_b = model.views.layers_b
+    assert [layer.probability for layer in layers_b] == [1.0, 0.5, 0.8, 0.2, 0.1, 0.2]
+
+
+def test_a_seed_makes_a_run_reproducible():
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype="uint8")
+    weights = []
+    for _ in range(2):
+        model = small(kb.recipes.get("digits"), batch_size=4).build(8, seed=3)
+        model.fit(kb.data.batches(images, 4, seed=3), epochs=2, verbose=0)
+        weights.append([weight.numpy() for weight in model.weights])
+    assert all((a == b).all() for a, b in zip(*weights, strict=True))
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match=r"'digit'.*Known recipes: digits, cifar10_small, cifar10_resnet18"):
+        kb.recipes.get("digit")
+    with pytest.raises(ValueError, match=r"at least one batch of 256 images.*num_images=255"):
+        kb.recipes.get("digits").build(255)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        kb.recipes.DIGITS.epochs = 3

@@ -1,0 +1,113 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_barlow import augmentations, randomness, views
+from tests.test_augmentations import photos
+
+
+def policy(seed=3):
+    return views.barlow_twins(image_size=24, seed=seed)
+
+
+def test_the_paper_in_numbers():
+    layers_a, layers_b = policy().layers_a, policy().layers_b
+    names = ["RandomResizedCrop", "RandomFlip", "RandomColorJitter", "RandomGrayscale", "RandomGaussianBlur"]
+    assert [type(layer).__name__ for layer in layers_a] == names
+    assert [type(layer).__name__ for layer in layers_b] == [*names, "RandomSolarization"]
+    for layers, blur in ((layers_a, 1.0), (layers_b, 0.1)):
+        crop, flip, jitter, grey, gaussian = layers[:5]
+        assert (crop.scale, crop.ratio) == ((0.08, 1.0), (3 / 4, 4 / 3))
+        assert (flip.probability, jitter.probability, grey.probability) == (0.5, 0.8, 0.2)
+        assert (jitter.brightness, jitter.contrast, jitter.saturation) == ((0.6, 1.4), (0.6, 1.4), (0.8, 1.2))
+        assert jitter.hue == (-0.1, 0.1)
+        assert (gaussian.sigma, gaussian.probability) == ((0.1, 2.0), blur)
+    assert (layers_b[5].threshold, layers_b[5].probability) == (128, 0.2)
+
+
+def test_views_depend_on_seed_step_and_view_and_on_nothing_else():
+    images = np.repeat(photos(1), 8, axis=0)
+    view_a, view_b = policy()(images, step=4)
+    again_a, again_b = policy()(images, step=4)
+    np.testing.assert_array_equal(view_a, again_a)
+    np.testing.assert_array_equal(view_b, again_b)
+    others = [view_b, policy()(images, step=5)[0], policy(seed=4)(images, step=4)[0]]
+    for other in others:
+        assert np.abs(np.asarray(view_a) - other).mean(axis=(1, 2, 3)).min() > 0.5
+
+
+def test_without_a_step_each_call_draws_anew():
+    layer, images = policy(), photos()
+    first, second = layer(images)[0], layer(images)[0]
+    assert np.abs(np.asarray(first) - second).max() > 1
+
+
+def test_eager_traced_compiled_and_tf_data_agree():
+    layer, images = policy(), tf.constant(photos())
+    eager = layer(images, step=7)
+    step = tf.constant(7, tf.int64)
+    dataset = tf.data.Dataset.from_tensors(images).enumerate(7).map(lambda step, images: layer(images, step=step))
+    for other in (
+        tf.function(lambda x: layer(x, step=step))(images),
+        tf.function(lambda x: layer(x, step=step), jit_compile=True)(images),
+        next(iter(dataset)),
+    ):
+        for got, expected in zip(other, eager, strict=True):
+            # Solarisation jumps at its threshold, so a rounding there may move one pixel by much.
+            assert np.mean(np.abs(np.asarray(got) - expected) > 0.01) < 1e-3
+
+
+def test_one_image_and_inference():
+    images = photos()
+    assert [view.shape for view in policy()(images[0])] == [(24, 24, 3)] * 2
+    view_a, view_b = policy()(images, training=False)
+    np.testing.assert_array_equal(view_a, view_b)
+    assert policy().compute_output_shape(images.shape) == ((6, 24, 24, 3),) * 2
+
+
+def test_foreign_layers_are_called_as_they_are():
+    foreign = keras.layers.RandomContrast(0.5, value_range=(0, 255), seed=1)
+    layer = views.Views([foreign], [augmentations.RandomFlip(1.0)], seed=0)
+    images = photos()
+    view_a, view_b = layer(images)
+    assert np.abs(np.asarray(view_a) - images).max() > 1
+    np.testing.assert_array_equal(view_b, images[:, :, ::-1])
+    assert not layer.supports_jit and policy().supports_jit
+
+
+def test_config_round_trip():
+    layer = policy()
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    np.testing.assert_array_equal(again(photos(), step=1)[1], layer(photos(), step=1)[1])
+
+
+def test_wrong_rank_is_refused():
+    with pytest.raises(ValueError, match=r"\(batch, height, width, channels\).*Received"):
+        policy()(np.zeros((4, 4)))
+
+
+@pytest.mark.parametrize("rows", [8, 10, 5])
+def test_replicas_slice_their_rows_of_one_table(strategy, rows):
+    key = randomness.view_key(1, 2, 0)
+    dataset = strategy.experimental_distribute_dataset(tf.data.Dataset.range(rows).batch(rows))
+
+    @tf.function
+    def draw(batch):
+        return strategy.run(lambda x: randomness.uniform_table(key, tf.shape(x)[0], 3), args=(batch,))
+
+    parts = strategy.experimental_local_results(draw(next(iter(dataset))))
+    np.testing.assert_array_equal(tf.concat(parts, axis=0), randomness.uniform_table(key, rows, 3))
+
+
+def test_table_is_uniform_compiled_or_not_and_its_first_rows_stay():
+    def draw(rows, jit_compile=False):
+        key = randomness.view_key(9, 10, 1)
+        return tf.function(lambda: randomness.uniform_table(key, rows, 7), jit_compile=jit_compile)().numpy()
+
+    table = draw(4000)
+    np.testing.assert_array_equal(draw(4000, jit_compile=True), table)
+    np.testing.assert_array_equal(draw(13), table[:13])
+    assert table.min() >= 0 and table.max() < 1
+    np.testing.assert_allclose(np.histogram(table, 10, (0, 1))[0] / table.size, 0.1, atol=0.006)
+    assert abs(np.corrcoef(table.T)[np.triu_indices(7, 1)]).max() < 0.06
