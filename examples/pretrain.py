@@ -63,7 +63,7 @@ def main(_):
         kb.data.batches(train[0], recipe.batch_size, seed=FLAGS.seed),
         epochs=recipe.epochs,
         callbacks=[
-            kb.callbacks.KNNProbe(train, test, k=recipe.knn_k, every=max(1, recipe.epochs // 8)),
+            kb.callbacks.KNNProbe(train, test, k=recipe.knn_k, every=max(1, recipe.epochs // 4)),
             kb.callbacks.MetricsLog(metrics),
             keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
         ],

@@ -9,32 +9,6 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
-@keras.saving.register_keras_serializable(package="keras_barlow")
-class Encoder(keras.Model):
-    """A functional `keras.Model` from images on 0..255 to features that does not autocast its input.
-
-    Under a mixed policy Keras would round the images to half precision before the first layer could
-    standardise them.
-
-    Args:
-        inputs: The `keras.Input` of images.
-        outputs: The features, `(batch, features)`.
-        name: Name of the model.
-        **kwargs: Those of `keras.Model`.
-
-    Example:
-
-    >>> images = keras.Input((8, 8, 3))
-    >>> features = layers.Flatten()(Standardize(0.5, 0.25)(images))
-    >>> Encoder(images, features).output_shape
-    (None, 192)
-    """
-
-    def __init__(self, inputs, outputs, name=None, **kwargs):
-        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
-        self.autocast = False
-
-
 def with_standardization(backbone, mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIATION):
     """Puts `Standardize` before a backbone that expects standardised images.
 
@@ -45,7 +19,7 @@ def with_standardization(backbone, mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIAT
         deviation: Per channel, on [0, 1].
 
     Returns:
-        An `Encoder` from images on 0..255 to float32 features `(batch, features)`.
+        A `keras.Model` from images on 0..255 to float32 features `(batch, features)`.
 
     Example:
 
@@ -59,7 +33,28 @@ def with_standardization(backbone, mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIAT
         features = layers.GlobalAveragePooling2D(dtype="float32", name="features")(features)
     else:
         features = layers.Activation("linear", dtype="float32", name="features")(features)
-    return Encoder(images, features, name=f"{backbone.name}_encoder")
+    return keras.Model(images, features, name=f"{backbone.name}_encoder")
+
+
+def resnet10(input_shape=(224, 224, 3), stem="imagenet", width=64, **kwargs):
+    """ResNet-10: `resnet` with one basic block in each of four stages, `8 * width` features.
+
+    Args:
+        input_shape: See `resnet`.
+        stem: See `resnet`.
+        width: See `resnet`.
+        **kwargs: Further arguments of `resnet`.
+
+    Returns:
+        A functional `keras.Model`.
+
+    Example:
+
+    >>> resnet10(input_shape=(32, 32, 3), stem="small", width=8).output_shape
+    (None, 64)
+    """
+    kwargs.setdefault("name", "resnet10")
+    return resnet((1, 1, 1, 1), "basic", input_shape, stem, width, **kwargs)
 
 
 def resnet18(input_shape=(224, 224, 3), stem="imagenet", width=64, **kwargs):
@@ -72,7 +67,7 @@ def resnet18(input_shape=(224, 224, 3), stem="imagenet", width=64, **kwargs):
         **kwargs: Further arguments of `resnet`.
 
     Returns:
-        An `Encoder`.
+        A functional `keras.Model`.
 
     Example:
 
@@ -93,7 +88,7 @@ def resnet50(input_shape=(224, 224, 3), stem="imagenet", width=64, **kwargs):
         **kwargs: Further arguments of `resnet`.
 
     Returns:
-        An `Encoder`.
+        A functional `keras.Model`.
 
     Example:
 
@@ -134,7 +129,7 @@ def resnet(
         name: Name of the model.
 
     Returns:
-        An `Encoder` from images on 0..255 to float32 features `(batch, features)`, averaged over places.
+        A `keras.Model` from images on 0..255 to float32 features `(batch, features)`, averaged over places.
 
     Raises:
         ValueError: For an unknown block or stem.
@@ -175,7 +170,7 @@ def resnet(
                 name=f"stage{stage + 1}_block{index + 1}",
             )
     features = layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
-    return Encoder(images, features, name=name)
+    return keras.Model(images, features, name=name)
 
 
 def _residual_block(x, block, channels, stride, last_gamma, synchronized, name):

@@ -11,7 +11,13 @@ FORMS = ("auto", "feature", "batch")
 
 
 class LossTerms(NamedTuple):
-    """`loss = invariance + redundancy_weight * redundancy`, three float32 (or float64) scalars."""
+    """The loss and its parts, three scalars, float32 (float64 for float64 embeddings).
+
+    Attributes:
+        loss: `invariance + redundancy_weight * redundancy`.
+        invariance: `sum_i (1 - C_ii)^2`.
+        redundancy: `sum_{i != j} C_ij^2`.
+    """
 
     loss: object
     invariance: object

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import pathlib
 
 import keras
@@ -49,11 +50,9 @@ def test_every_room_has_a_floor():
 
 
 def test_the_public_surface():
-    assert sorted(kb.__all__) == sorted(
-        ["BarlowTwins", "Projector", "__version__", "augmentations", "callbacks", "data", "distribution", "encoders"]
-        + ["evaluation", "export", "losses", "normalization", "ops", "optimizers", "plots", "randomness", "recipes"]
-        + ["views"]
-    )
+    modules = "augmentations callbacks data distribution encoders evaluation export losses normalization ops"
+    modules += " optimizers plots randomness recipes views"
+    assert sorted(kb.__all__) == ["BarlowTwins", "Projector", "__version__", *modules.split()]
 
 
 def public_objects():
@@ -61,9 +60,9 @@ def public_objects():
         value = getattr(kb, name)
         members = [value] if not inspect.ismodule(value) else vars(value).values()
         for member in members:
-            if getattr(member, "__module__", "").startswith("keras_barlow") and callable(member):
-                if not member.__name__.startswith("_"):
-                    yield member
+            ours = getattr(member, "__module__", "").startswith("keras_barlow") and callable(member)
+            if ours and not member.__name__.startswith("_"):
+                yield member
 
 
 OBJECTS = sorted(set(public_objects()), key=lambda item: (item.__module__, item.__qualname__))
@@ -95,13 +94,12 @@ SERIALIZABLE = {
     "RandomGrayscale": kb.augmentations.RandomGrayscale,
     "RandomGaussianBlur": kb.augmentations.RandomGaussianBlur,
     "RandomSolarization": kb.augmentations.RandomSolarization,
-    "Encoder": lambda: kb.encoders.resnet((1,), input_shape=(8, 8, 3), stem="small", width=4),
-    "BarlowTwins": lambda: kb.BarlowTwins(SERIALIZABLE["Encoder"](), kb.Projector((4,)), seedless_views()),
+    "BarlowTwins": lambda: kb.BarlowTwins(
+        kb.encoders.resnet((1,), input_shape=(8, 8, 3), stem="small", width=4),
+        kb.Projector((4,)),
+        kb.views.barlow_twins(8),
+    ),
 }
-
-
-def seedless_views():
-    return kb.views.barlow_twins(8)
 
 
 def test_every_registered_class_is_listed():
@@ -113,9 +111,11 @@ def test_every_registered_class_is_listed():
 def test_every_argument_is_an_attribute_and_survives_the_config(name):
     item = SERIALIZABLE[name]()
     config = keras.saving.serialize_keras_object(item)
-    again = keras.saving.deserialize_keras_object(config)
     assert config["registered_name"] == f"keras_barlow>{name}"
-    assert keras.saving.serialize_keras_object(again) == config
+    # As JSON, where a tuple and a list are the same, and before Keras takes a functional config apart.
+    text = json.dumps(config)
+    again = keras.saving.deserialize_keras_object(config)
+    assert json.dumps(keras.saving.serialize_keras_object(again)) == text
     for argument, parameter in inspect.signature(type(item).__init__).parameters.items():
         if argument != "self" and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             assert hasattr(item, argument), f"{name}.{argument}"
