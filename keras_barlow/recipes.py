@@ -152,7 +152,7 @@ class Recipe:
         )
 
 
-# Two CPU cores, about 4 minutes: few-label accuracy above 0.7, from 0.13 untrained. The colour of a digit would
+# Two CPU cores, about 5 minutes: few-label accuracy above 0.7, from 0.13 untrained. The colour of a digit would
 # be a short cut between its two views, so the jitter is strong enough to take it away.
 DIGITS = Recipe(
     name="digits",
