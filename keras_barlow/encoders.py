@@ -36,8 +36,8 @@ def with_standardization(backbone, mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIAT
     return keras.Model(images, features, name=f"{backbone.name}_encoder")
 
 
-def resnet10(input_shape=(224, 224, 3), stem="imagenet", width=64, **kwargs):
-    """ResNet-10: `resnet` with one basic block in each of four stages, `8 * width` features.
+def resnet8(input_shape=(224, 224, 3), stem="imagenet", width=64, **kwargs):
+    """ResNet-8: `resnet` with one basic block in each of three stages, `4 * width` features.
 
     Args:
         input_shape: See `resnet`.
@@ -50,11 +50,11 @@ def resnet10(input_shape=(224, 224, 3), stem="imagenet", width=64, **kwargs):
 
     Example:
 
-    >>> resnet10(input_shape=(32, 32, 3), stem="small", width=8).output_shape
+    >>> resnet8(input_shape=(32, 32, 3), stem="small", width=16).output_shape
     (None, 64)
     """
-    kwargs.setdefault("name", "resnet10")
-    return resnet((1, 1, 1, 1), "basic", input_shape, stem, width, **kwargs)
+    kwargs.setdefault("name", "resnet8")
+    return resnet((1, 1, 1), "basic", input_shape, stem, width, **kwargs)
 
 
 def resnet18(input_shape=(224, 224, 3), stem="imagenet", width=64, **kwargs):

@@ -103,7 +103,7 @@ def feature_map(features, labels, path, class_names=None, seed=0):
 
     Args:
         features: Float array `(n, features)`.
-        labels: Integer array `(n,)`; colours only.
+        labels: Integer array `(n,)`, colours only; or None.
         path: PNG file to write.
         class_names: Name of each label; None shows the numbers.
         seed: Of the layout.
@@ -117,15 +117,16 @@ def feature_map(features, labels, path, class_names=None, seed=0):
     places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(features)
     figure = Figure(figsize=(6.4, 5.4), layout="constrained")
     axis = figure.subplots()
+    labels = np.zeros(len(features), int) if labels is None else np.asarray(labels)
     for label in np.unique(labels):
-        rows = np.asarray(labels) == label
+        rows = labels == label
         name = str(label) if class_names is None else class_names[label]
         colour = f"C{label}" if label < 10 else None
         axis.scatter(*places[rows].T, s=8, color=colour, label=name)
-    axis.set_title("test images, t-SNE of the features")
+    axis.set_title("t-SNE of the features")
     axis.set_xticks([])
     axis.set_yticks([])
-    if len(np.unique(labels)) <= 20:
+    if 1 < len(np.unique(labels)) <= 20:
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2, frameon=False)
     return _save(figure, path)
 

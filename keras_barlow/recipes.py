@@ -21,7 +21,7 @@ class Recipe:
         projector: Width of each layer of the projector.
         redundancy_weight: lambda of the loss.
         learning_rate: Peak, for this batch size.
-        encoder: `"resnet10"`, `"resnet18"` or `"resnet50"`, functions of `encoders`.
+        encoder: `"resnet8"`, `"resnet18"` or `"resnet50"`, functions of `encoders`.
         stem: `"small"` or `"imagenet"`.
         width: Channels of the encoder's first stage.
         zero_init_residual: See `encoders.resnet`.
@@ -29,6 +29,7 @@ class Recipe:
         vector_learning_rate: Peak for tensors of rank 1 or less under LARS, for this batch size; None for
             `learning_rate`.
         weight_decay: Added to the gradient under LARS (before the trust ratio); decoupled under Adam.
+        beta_2: Share of the mean squared gradient that one step keeps under Adam.
         warmup_epochs: Epochs of linear warm-up.
         final_fraction: What the cosine ends at, as a share of the peak. 1 keeps the rate constant.
         crop_scale: Share of the area that a crop keeps.
@@ -40,6 +41,10 @@ class Recipe:
         grayscale: Probability of turning grey.
         knn_k: Neighbours of the k-NN that judges the features.
         precision: Keras dtype policy, `"float32"` or `"mixed_bfloat16"`.
+        stored_size: Side to which images are brought before any view is drawn; None for `image_size`. The
+            encoder is judged on the centre of `image_size`.
+        train_per_class: Only the first so many training images of each class; None for all.
+        test_per_class: The same for testing.
     """
 
     name: str
@@ -56,6 +61,7 @@ class Recipe:
     optimizer: str = "adam"
     vector_learning_rate: float | None = None
     weight_decay: float = 1e-6
+    beta_2: float = 0.999
     warmup_epochs: int = 0
     final_fraction: float = 1.0
     crop_scale: tuple = (0.08, 1.0)
@@ -67,6 +73,9 @@ class Recipe:
     grayscale: float = 0.2
     knn_k: int = 200
     precision: str = "float32"
+    stored_size: int | None = None
+    train_per_class: int | None = None
+    test_per_class: int | None = None
 
     def build(self, num_images, seed=None):
         """The compiled model.
@@ -135,7 +144,7 @@ class Recipe:
                 vector_learning_rate=None if vector_rate is None else self._schedule(vector_rate, steps_per_epoch),
             )
         return keras.optimizers.Adam(
-            self._schedule(self.learning_rate, steps_per_epoch), weight_decay=self.weight_decay
+            self._schedule(self.learning_rate, steps_per_epoch), beta_2=self.beta_2, weight_decay=self.weight_decay
         )
 
     def _schedule(self, peak, steps_per_epoch):
@@ -152,7 +161,7 @@ class Recipe:
         )
 
 
-# Two CPU cores, about 5 minutes: few-label accuracy above 0.7, from 0.13 untrained. The colour of a digit would
+# Two CPU cores, about 3 minutes: few-label accuracy above 0.8, from 0.15 untrained. The colour of a digit would
 # be a short cut between its two views, so the jitter is strong enough to take it away.
 DIGITS = Recipe(
     name="digits",
@@ -162,8 +171,10 @@ DIGITS = Recipe(
     projector=(256, 256),
     redundancy_weight=0.005,
     learning_rate=5e-3,
-    encoder="resnet10",
+    encoder="resnet8",
     width=16,
+    # A shorter memory than Adam's 0.999, in a run of 1,700 steps: 0.58 in place of 0.48 after 8 epochs.
+    beta_2=0.95,
     warmup_epochs=1,
     final_fraction=0.2,
     crop_scale=(0.5, 1.0),
@@ -176,7 +187,7 @@ DIGITS = Recipe(
     knn_k=5,
 )
 
-# The protocol of a small comparison on CIFAR-10, 20,000 images, 20 epochs.
+# A small comparison on CIFAR-10: 20,000 images, 20 epochs, about half an hour on two CPU cores.
 CIFAR10_SMALL = Recipe(
     name="cifar10_small",
     image_size=32,
@@ -188,6 +199,8 @@ CIFAR10_SMALL = Recipe(
     width=16,
     blur=(0.0, 0.0),
     precision="mixed_bfloat16",
+    train_per_class=2000,
+    test_per_class=1000,
 )
 
 # After solo-learn's recipe for CIFAR-10 (92.10 top-1, online linear), with the paper's LARS.
@@ -227,6 +240,7 @@ IMAGENET_RESNET50 = Recipe(
     warmup_epochs=10,
     final_fraction=0.001,
     precision="mixed_bfloat16",
+    stored_size=256,
 )
 
 _RECIPES = {recipe.name: recipe for recipe in (DIGITS, CIFAR10_SMALL, CIFAR10_RESNET18, IMAGENET_RESNET50)}

@@ -3,6 +3,7 @@
 import random
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from keras_barlow import augmentations, randomness
@@ -84,7 +85,7 @@ class Views(keras.layers.Layer):
         start = 0
         for layer in layers:
             if not isinstance(layer, augmentations.RandomTransform):
-                images = ops.cast(layer(images, training=training), "float32")
+                images = ops.cast(_call_foreign(layer, images, training), "float32")
                 continue
             transformation = None
             if training:
@@ -117,6 +118,14 @@ class Views(keras.layers.Layer):
         for name in ("layers_a", "layers_b"):
             config[name] = [keras.saving.deserialize_keras_object(layer) for layer in config[name]]
         return cls(**config)
+
+
+def _call_foreign(layer, images, training):
+    # keras-cv branches on tensors in Python. Keras switches AutoGraph off in the training step; a function of its own
+    # has it on.
+    if tf.executing_eagerly():
+        return layer(images, training=training)
+    return tf.function(lambda x: layer(x, training=training))(images)
 
 
 def policy(

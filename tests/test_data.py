@@ -1,5 +1,12 @@
+"""Sources of images. Folders, archives and arrays here; TFDS in test_tfds.py."""
+
+import io
+import itertools
+import zipfile
+
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from keras_barlow import data
@@ -33,52 +40,337 @@ def test_copies_of_a_digit_differ():
     assert (train[0] != train[1]).any()
 
 
-def test_batches_take_every_image_once_in_a_new_order_each_epoch():
-    images = np.arange(10, dtype="uint8").reshape(10, 1, 1, 1)
-    dataset = data.batches(images, batch_size=5, seed=0)
-    epochs = [np.concatenate(list(dataset.as_numpy_iterator())).ravel() for _ in range(2)]
-    for epoch in epochs:
-        np.testing.assert_array_equal(np.sort(epoch), np.arange(10))
-    assert (epochs[0] != epochs[1]).any()
+COLOURS = {"cat": (200, 50, 0), "dog": (0, 60, 220)}
 
 
 @pytest.fixture
 def folder(tmp_path):
-    for split in ("train", "test"):
-        for number, name in enumerate(("cat", "dog")):
-            (tmp_path / split / name).mkdir(parents=True)
-            Image.new("RGB", (20, 10), (100 * number, 50, 0)).save(tmp_path / split / name / "1.png")
-    Image.new("L", (5, 5), 9).save(tmp_path / "train" / "dog" / "2.PNG")
-    return tmp_path
+    """Two classes in two splits: 3 + 3 images to train on, 2 + 2 to test on."""
+    path = tmp_path / "animals"
+    for split, count in (("train", 3), ("test", 2)):
+        for name, colour in COLOURS.items():
+            (path / split / name).mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (20, 10), colour).save(path / split / name / f"{number}.png")
+    return path
 
 
-def test_image_folder(folder):
-    (train, train_labels), (test, test_labels) = data.image_folder(folder, 8)
-    assert train.shape == (3, 8, 8, 3) and test.shape == (2, 8, 8, 3) and train.dtype == "uint8"
-    assert train_labels.tolist() == [0, 1, 1] and test_labels.tolist() == [0, 1]
-    np.testing.assert_array_equal(train[1, 4, 4], (100, 50, 0))
-    np.testing.assert_array_equal(train[2, 4, 4], (9, 9, 9))
+def packed(folder, path, top=""):
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, f"{top}{file.relative_to(folder)}")
+    return path
 
 
-def test_image_folder_turns_images_upright(folder):
-    image = Image.new("RGB", (4, 4))
-    image.putpixel((0, 0), (255, 255, 255))
-    exif = image.getexif()
-    exif[0x0112] = 3
-    image.save(folder / "train" / "cat" / "1.png", exif=exif)
-    (train, _), _ = data.image_folder(folder, 4)
-    np.testing.assert_array_equal(train[0, 3, 3], 255)
+def files_streamed(path, **arguments):
+    return data.load(path, image_size=8, memory_limit=0, **arguments)
 
 
-def test_image_folder_refuses(folder, tmp_path):
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("top", [None, "", "deep/inside/"])
+def test_folder_and_archive(folder, tmp_path, stream, top):
+    path = folder if top is None else packed(folder, tmp_path / "a.zip", top)
+    before = sorted(tmp_path.rglob("*"))
+    train, test = data.load(path, image_size=8, memory_limit=0 if stream else 2**20)
+    assert hasattr(train, "array") != stream
+    assert train.class_names == test.class_names == ("cat", "dog")
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1] and test.labels.tolist() == [0, 0, 1, 1]
+    images = np.concatenate(list(train.in_order(4).as_numpy_iterator()))
+    assert images.shape == (6, 8, 8, 3) and images.dtype == "uint8"
+    np.testing.assert_array_equal(images[:, 4, 4], [COLOURS["cat"]] * 3 + [COLOURS["dog"]] * 3)
+    np.testing.assert_array_equal(train.read([5, 0])[:, 4, 4], [COLOURS["dog"], COLOURS["cat"]])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_images_without_labels(folder, tmp_path):
+    for file in ("train/cat/0.png", "train/dog/0.png"):
+        (folder / file).rename(folder / file.replace("/", "_"))
+    loose = tmp_path / "loose"
+    loose.mkdir()
+    for file in folder.glob("*.png"):
+        file.rename(loose / file.name)
+    train, test = data.load(loose, image_size=8)
+    assert len(train) == 2 and train.labels is None and test is None
+    train, test = data.load(folder, image_size=8, labels=False)
+    assert len(train) == 4 and train.labels is None and test is None
+
+
+def test_val_serves_where_there_is_no_test_folder(folder):
+    (folder / "test").rename(folder / "val")
+    assert len(data.load(folder, image_size=8)[1]) == 4
+    (folder / "train").rename(folder / "TRAIN")
+    assert len(data.load(folder, image_size=8)[1]) == 4
+
+
+def test_a_tenth_is_held_out_where_there_is_no_test_folder(folder):
+    train, test = data.load(folder / "train", image_size=8)
+    assert train.labels.tolist() == [0, 0, 1, 1] and test.labels.tolist() == [0, 1]
+    streamed = files_streamed(folder / "train")
+    assert streamed[1].labels.tolist() == [0, 1] and streamed[1].names[0].startswith("cat/")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_first_of_each_class(folder, stream):
+    train, test = data.load(
+        folder, image_size=8, train_per_class=2, test_per_class=1, memory_limit=0 if stream else 2**20
+    )
+    assert train.labels.tolist() == [0, 0, 1, 1] and test.labels.tolist() == [0, 1]
+    if stream:
+        assert train.names == [f"train/{name}/{number}.png" for name in ("cat", "dog") for number in (0, 1)]
+
+
+def numbered(count):
+    """Images that carry their row number."""
+    return np.broadcast_to(np.arange(count, dtype="uint8")[:, None, None, None], (count, 4, 4, 3))
+
+
+@pytest.fixture(params=["array", "files"])
+def ten(request, tmp_path):
+    """Ten images that carry their row number, in memory and in files."""
+    if request.param == "array":
+        return data.ArrayImages(numbered(10))
+    for row, image in enumerate(numbered(10)):
+        Image.fromarray(image).save(tmp_path / f"{row}.png")
+    return data.load(tmp_path, image_size=4, memory_limit=0)[0]
+
+
+def epochs_of(dataset, count):
+    return [[batch[:, 0, 0, 0].tolist() for batch in dataset.as_numpy_iterator()] for _ in range(count)]
+
+
+def test_batches_take_every_image_once_in_a_new_order_each_epoch(ten):
+    epochs = epochs_of(ten.batches(batch_size=5, seed=3), 3)
+    for epoch in epochs:
+        assert sorted(itertools.chain(*epoch)) == list(range(10))
+    assert len({str(epoch) for epoch in epochs}) == 3
+    assert epochs_of(ten.batches(batch_size=5, seed=3), 3) == epochs
+    assert epochs_of(ten.batches(batch_size=5, seed=4), 1) != epochs[:1]
+
+
+def test_an_incomplete_batch_is_left_out_of_training_and_kept_in_evaluation(ten):
+    dataset = ten.batches(batch_size=4)
+    assert len(dataset) == 2 and dataset.element_spec.shape == (4, 4, 4, 3)
+    assert len(set(itertools.chain(*epochs_of(dataset, 1)[0]))) == 8
+    assert epochs_of(ten.in_order(4), 1) == [[[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]]
+
+
+def test_every_place_of_an_order_is_equally_likely():
+    firsts = [epoch[0][0] for epoch in epochs_of(data.ArrayImages(numbered(4)).batches(2, seed=0), 400)]
+    np.testing.assert_allclose(np.bincount(firsts) / 400, 0.25, atol=0.08)
+
+
+def test_sample_and_crop(ten):
+    images, rows = ten.sample(4)
+    assert rows.tolist() == [0, 3, 6, 9] and images[:, 0, 0, 0].tolist() == [0, 3, 6, 9]
+    assert ten.sample(99)[1].tolist() == list(range(10))
+    assert next(iter(ten.in_order(crop=2))).shape == (10, 2, 2, 3)
+    with pytest.raises(ValueError, match=r"10 images. Received: batch_size=11"):
+        ten.batches(11)
+
+
+def test_the_centre_is_cut_out(tmp_path):
+    picture = np.zeros((8, 24, 3), "uint8")
+    picture[:, 8:16] = 255
+    for name in "ab":
+        Image.fromarray(picture).save(tmp_path / f"{name}.png")
+    train, _ = data.load(tmp_path, image_size=8)
+    np.testing.assert_array_equal(train.array, 255)
+
+
+def save_all_kinds(path):
+    """The same picture, red on the left and blue on the right, in every format and mode."""
+    array = np.zeros((40, 80, 3), "uint8")
+    array[:, :40, 0] = array[:, 40:, 2] = 250
+    picture = Image.fromarray(array)
+    for suffix in ("jpg", "png", "webp", "bmp", "JPEG"):
+        picture.save(path / f"rgb.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
+    picture.convert("RGBA").save(path / "rgba.png")
+    picture.convert("P").save(path / "palette.png")
+    picture.convert("CMYK").save(path / "cmyk.jpg")
+    # A camera held sideways and upside down.
+    for orientation, operation in ((3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90)):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        picture.transpose(operation).save(path / f"exif{orientation}.jpg", exif=exif, quality=95)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_every_format_becomes_upright_rgb_and_says_so_once(tmp_path, caplog, stream):
+    save_all_kinds(tmp_path)
+    with caplog.at_level("INFO", "absl"):
+        train, _ = data.load(tmp_path, image_size=20, memory_limit=0 if stream else 2**20)
+        images = train.read(range(len(train)))
+    assert len(train) == 10
+    np.testing.assert_allclose(images[:, :, 2], np.broadcast_to([250, 0, 0], (10, 20, 3)), atol=12)
+    np.testing.assert_allclose(images[:, :, -3], np.broadcast_to([0, 0, 250], (10, 20, 3)), atol=12)
+    said = [record.getMessage() for record in caplog.records]
+    assert len([line for line in said if "EXIF orientation" in line]) == 1
+    assert {line.split(" are ")[0] for line in said} == {
+        "Images with an EXIF orientation",
+        "Images of mode RGBA",
+        "Images of mode P",
+        "Images of mode CMYK",
+    }
+
+
+def test_grey_images_of_8_and_16_bits(tmp_path):
+    Image.new("L", (9, 9), 77).save(tmp_path / "a.png")
+    Image.fromarray(np.full((9, 9), 77 * 256, "uint16")).save(tmp_path / "b.png")
+    train, _ = data.load(tmp_path, image_size=8)
+    np.testing.assert_array_equal(train.array, 77)
+
+
+def test_large_jpegs_are_what_pil_makes_of_them(tmp_path):
+    smooth = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype("uint8")
+    photo = Image.fromarray(smooth).resize((800, 600), Image.Resampling.BICUBIC)
+    for name in "ab":
+        photo.save(tmp_path / f"{name}.jpg", quality=95)
+    train, _ = data.load(tmp_path, image_size=64)
+    expected = np.asarray(photo.crop((100, 0, 700, 600)).resize((64, 64), Image.Resampling.BICUBIC), "float32")
+    assert np.abs(train.array[0] - expected).mean() < 1.0
+
+
+def test_npz(tmp_path):
+    images, labels = np.zeros((20, 9, 7), "uint8"), np.arange(20) % 2
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels[:, None], x_test=images[:4], y_test=labels[:4])
+    train, test = data.load(tmp_path / "a.npz", image_size=8)
+    assert train.array.shape == (20, 8, 8, 3) and test.labels.tolist() == [0, 1, 0, 1]
+    np.savez(tmp_path / "b.npz", images=images)
+    train, test = data.load(tmp_path / "b.npz", image_size=8)
+    assert len(train) == 20 and test is None
+
+
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        ({"pixels": np.zeros((4, 8, 8, 3), "uint8")}, r"images, or x_train. Received: .* with pixels"),
+        ({"images": np.zeros((4, 8, 8, 3), "float32")}, "uint8 arrays.*dtype float32"),
+        ({"images": np.zeros((8, 8), "uint8")}, r"shape \(8, 8\)"),
+        ({"images": np.zeros((4, 8, 8, 3), "uint8"), "labels": np.arange(3)}, "one label for each image"),
+        ({"images": np.zeros((4, 8, 8, 3), "uint8"), "labels": np.array(list("abcd"))}, "integer from 0"),
+        ({"images": np.zeros((1, 8, 8, 3), "uint8")}, "at least 2 images.*Received: 1"),
+    ],
+)
+def test_npz_refuses(tmp_path, arrays, message):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        data.load(tmp_path / "a.npz", image_size=8)
+
+
+def test_npz_must_be_whole_and_without_objects(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(ValueError, match=r"readable \.npz"):
+        data.load(tmp_path / "a.npz", image_size=8)
+    np.savez(tmp_path / "b.npz", images=np.array([{}], object))
+    with pytest.raises(ValueError, match=r"readable \.npz.*allow_pickle"):
+        data.load(tmp_path / "b.npz", image_size=8)
+
+
+def test_a_folder_must_be_there_and_hold_images(tmp_path):
     with pytest.raises(ValueError, match="no such folder"):
-        data.image_folder(tmp_path / "nowhere", 8)
-    (folder / "train" / "dog" / "2.PNG").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"readable image.*2\.PNG"):
-        data.image_folder(folder, 8)
-    (folder / "test" / "dog" / "1.png").unlink()
-    with pytest.raises(ValueError, match=r"same classes.*'dog'.*test=\['cat'\]"):
-        data.image_folder(folder, 8)
-    (folder / "test" / "cat" / "1.png").unlink()
-    with pytest.raises(ValueError, match="no image there"):
-        data.image_folder(folder, 8)
+        data.load(tmp_path / "nowhere", image_size=8)
+    with pytest.raises(ValueError, match="which holds none"):
+        data.load(tmp_path, image_size=8)
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(ValueError, match="which holds none"):
+        data.load(tmp_path, image_size=8)
+    Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
+    with pytest.raises(ValueError, match=r"at least 2 images to train on.*Received: 1"):
+        data.load(tmp_path, image_size=8)
+    with pytest.raises(ValueError, match="for TFDS data sets"):
+        data.load(tmp_path, image_size=8, train_split="train[:50%]")
+
+
+def test_classes_must_agree_and_have_two_images(folder):
+    for number in (1, 2):
+        (folder / "train" / "dog" / f"{number}.png").unlink()
+    with pytest.raises(ValueError, match=r"at least 2 training images.*Received: 1 of class 'dog'.*--nolabels"):
+        data.load(folder, image_size=8)
+    (folder / "test" / "dog").rename(folder / "test" / "fox")
+    with pytest.raises(ValueError, match=r"same classes.*\(cat, dog\) in train/ and 2 classes \(cat, fox\) in test/"):
+        data.load(folder, image_size=8)
+    (folder / "train").rename(folder / "somewhere")
+    (folder / "somewhere").rename(folder.parent / "somewhere")
+    with pytest.raises(ValueError, match="has test/ only"):
+        data.load(folder, image_size=8)
+
+
+def test_per_class_needs_classes(folder):
+    with pytest.raises(ValueError, match="need classes"):
+        data.load(folder, image_size=8, labels=False, train_per_class=2)
+
+
+def a_jpeg():
+    content = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype("uint8")).save(content, "JPEG")
+    return content.getvalue()
+
+
+BROKEN = {
+    "text": b"only looks like an image",
+    "empty": b"",
+    "truncated": a_jpeg()[:1500],
+    "header": b"\x89PNG\r\n\x1a\n" + b"\x00" * 40,
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_corrupt_file_is_named_or_skipped_with_a_count(folder, caplog, kind, stream):
+    (folder / "train" / "dog" / "1.jpg").write_bytes(BROKEN[kind])
+    arguments = {"image_size": 8, "memory_limit": 0 if stream else 2**20}
+    with pytest.raises(ValueError, match=r"must be readable. Received: train/dog/1\.jpg.*--skip_corrupt"):
+        data.load(folder, **arguments)
+    with caplog.at_level("WARNING", "absl"):
+        train, test = data.load(folder, skip_corrupt=True, **arguments)
+    assert "1 of 7 files cannot be read and are left out" in caplog.text and "train/dog/1.jpg" in caplog.text
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1] and len(test) == 4
+    assert np.concatenate(list(train.in_order().as_numpy_iterator())).shape == (6, 8, 8, 3)
+
+
+def test_no_readable_image(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.jpg").write_bytes(b"text")
+    with pytest.raises(ValueError, match=r"a\.jpg"):
+        data.load(tmp_path, image_size=8)
+    with pytest.raises(ValueError, match=r"must be a readable image.*3 files are none"):
+        data.load(tmp_path, image_size=8, skip_corrupt=True)
+
+
+def test_a_file_that_breaks_while_streaming_is_named(folder):
+    train, _ = files_streamed(folder)
+    (folder / "train" / "dog" / "2.png").write_bytes(b"")
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"train/dog/2\.png"):
+        list(train.in_order())
+
+
+def test_archives_that_are_refused(folder, tmp_path):
+    path = tmp_path / "a.zip"
+    path.write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=r"must be a readable \.zip"):
+        data.load(path, image_size=8)
+    packed(folder, path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r"must be a readable \.zip"):
+        data.load(path, image_size=8)
+    for name in ("../outside.png", "/etc/outside.png", "train/../../outside.png", "C:\\outside.png"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(name, a_jpeg())
+        with pytest.raises(ValueError, match="point outside"):
+            data.load(path, image_size=8)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("__MACOSX/._a.png", b"")
+    with pytest.raises(ValueError, match="which holds none"):
+        data.load(path, image_size=8)
+
+
+def test_a_damaged_entry_of_an_archive_is_named(folder, tmp_path):
+    path = packed(folder, tmp_path / "a.zip")
+    content = bytearray(path.read_bytes())
+    # The data of the first entry lie after its local header and name.
+    start = content.index(b"train/cat/0.png") + len(b"train/cat/0.png")
+    content[start + 20 : start + 40] = b"\x00" * 20
+    path.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match=r"cat/0\.png.*--skip_corrupt"):
+        data.load(path, image_size=8)
+    assert len(data.load(path, image_size=8, skip_corrupt=True)[0]) == 5

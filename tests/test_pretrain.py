@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -33,9 +34,16 @@ def folder(tmp_path_factory):
     return path
 
 
+def check_pictures(output):
+    for name in PICTURES:
+        picture = np.asarray(Image.open(output / f"{name}.png").convert("L"), "float32")
+        assert picture.std() > 5 and min(picture.shape) > 200
+
+
 def test_a_run_leaves_everything_it_promises(folder, tmp_path):
     output = tmp_path / "run"
-    done = pretrain(f"--data_dir={folder}", "--epochs=2", "--batch_size=16", f"--output_dir={output}", "--seed=1")
+    archive = shutil.make_archive(tmp_path / "images", "zip", folder)
+    done = pretrain(f"--data_dir={archive}", "--epochs=2", "--batch_size=16", f"--output_dir={output}", "--seed=1")
     assert done.returncode == 0, done.stderr
     assert "Barlow Twins" in done.stdout and "untrained" in done.stdout
     results = json.loads((output / "results.json").read_text())
@@ -46,9 +54,7 @@ def test_a_run_leaves_everything_it_promises(folder, tmp_path):
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     assert {"loss", "invariance", "redundancy"} <= set(lines[0])
-    for name in PICTURES:
-        picture = np.asarray(Image.open(output / f"{name}.png").convert("L"), "float32")
-        assert picture.std() > 5 and min(picture.shape) > 200
+    check_pictures(output)
     assert list((output / "tensorboard").rglob("events.*"))
     assert (output / "encoder" / "saved_model.pb").exists()
     model = keras.models.load_model(output / "model.keras")
@@ -59,6 +65,20 @@ def test_a_run_leaves_everything_it_promises(folder, tmp_path):
     assert "must be empty, so that no other run is overwritten" in again.stderr
 
 
+def test_images_without_labels(folder, tmp_path):
+    output = tmp_path / "run"
+    (folder / "test" / "3" / "broken.png").write_bytes(b"text")
+    flags = ["--nolabels", "--skip_corrupt", "--epochs=1", "--batch_size=16", f"--output_dir={output}"]
+    done = pretrain(f"--data_dir={folder / 'test'}", *flags)
+    (folder / "test" / "3" / "broken.png").unlink()
+    assert done.returncode == 0, done.stderr
+    assert "without labels nothing is evaluated" in done.stdout
+    assert "1 of 41 files cannot be read" in done.stderr and "3/broken.png" in done.stderr
+    assert set(json.loads((output / "results.json").read_text())) == {"epochs", "images_seen", "seconds"}
+    check_pictures(output)
+    assert (output / "encoder" / "saved_model.pb").exists()
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [
@@ -66,6 +86,7 @@ def test_a_run_leaves_everything_it_promises(folder, tmp_path):
         (["--recipe=cifar10_small"], "--data_dir"),
         (["--batch_size=1"], "batch_size"),
         (["--data_dir=nowhere"], "no such folder"),
+        (["--dataset=mnist", "--data_dir=nowhere"], "tfds build mnist"),
     ],
 )
 def test_bad_flags_fail_before_any_work(flags, message, tmp_path):

@@ -48,7 +48,7 @@ def test_a_seed_makes_a_run_reproducible():
     weights = []
     for _ in range(2):
         model = small(kb.recipes.get("digits"), batch_size=4).build(8, seed=3)
-        model.fit(kb.data.batches(images, 4, seed=3), epochs=2, verbose=0)
+        model.fit(kb.data.ArrayImages(images).batches(4, seed=3), epochs=2, verbose=0)
         weights.append([weight.numpy() for weight in model.weights])
     assert all((a == b).all() for a, b in zip(*weights, strict=True))
 

@@ -1,0 +1,7 @@
+"""Sources of images: drawn digits, which need no network; folders, archives, NumPy files, TFDS data sets."""
+
+from keras_barlow.data.digits import digits
+from keras_barlow.data.images import ArrayImages, Images
+from keras_barlow.data.loading import load
+
+__all__ = ["ArrayImages", "Images", "digits", "load"]

@@ -1,0 +1,255 @@
+"""Collections of images of one size: in memory, or read from disk as they are needed."""
+
+import concurrent.futures
+import functools
+import os
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_barlow.data.decoding import unreadable
+
+# Where it pays to say how far the reading is.
+_SHOW_PROGRESS_FROM = 20_000
+_READ_ROWS = 256
+_TINY_BYTES = 16_384
+
+
+class Images:
+    """Images with their labels, if they have any. Made by `data.load`, or from arrays by `ArrayImages`.
+
+    Attributes:
+        image_size: Side of the images, in pixels.
+        labels: int64 array `(n,)`, or None.
+        class_names: Tuple of strings, or None.
+
+    `len(images)` is the number of images.
+    """
+
+    image_size = None
+    labels = None
+    class_names = None
+
+    def batches(self, batch_size, seed=0):
+        """Shuffled batches for `fit`: all images in another order every epoch, without an incomplete last batch.
+
+        What is left out of one epoch is another random handful in the next.
+
+        Args:
+            batch_size: Images per batch.
+            seed: Integer: of the orders.
+
+        Returns:
+            A `tf.data.Dataset` of uint8 tensors `(batch_size, image_size, image_size, 3)`.
+
+        Raises:
+            ValueError: If there are fewer images than one batch holds.
+
+        Example:
+
+        >>> images = ArrayImages(np.zeros((10, 4, 4, 3), "uint8"))
+        >>> len(images.batches(batch_size=4))
+        2
+        """
+        if batch_size > len(self):
+            raise ValueError(
+                f"A batch must not be larger than the collection, {len(self)} images. Received: "
+                f"batch_size={batch_size}. Use a smaller one (--batch_size)."
+            )
+        return self._dataset(batch_size, seed)
+
+    def in_order(self, batch_size=256, crop=None):
+        """All images once, in the order of `labels`, the last batch as small as it comes.
+
+        Args:
+            batch_size: Images per batch.
+            crop: Side of the centre to cut out, in pixels; None for the whole image.
+
+        Returns:
+            A `tf.data.Dataset` of uint8 tensors `(batch_size, size, size, 3)`.
+        """
+        batches = self._dataset(batch_size, None)
+        if crop is None or crop == self.image_size:
+            return batches
+        start = (self.image_size - crop) // 2
+        return batches.map(lambda images: images[:, start : start + crop, start : start + crop])
+
+    def sample(self, count):
+        """Some images, evenly over the collection.
+
+        Args:
+            count: Number of images; all of them if there are no more.
+
+        Returns:
+            The pair `(images, rows)`: a uint8 array `(count, image_size, image_size, 3)`, and their int64 row numbers.
+        """
+        rows = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype("int64"))
+        return self.read(rows), rows
+
+    def read(self, rows):
+        """The images of some rows.
+
+        Args:
+            rows: Integer array `(m,)`, in any order.
+
+        Returns:
+            uint8 array `(m, image_size, image_size, 3)`.
+        """
+        raise NotImplementedError
+
+    def _dataset(self, batch_size, seed):
+        """Batches, in order where the seed is None."""
+        rows = tf.data.Dataset.range(len(self)) if seed is None else _shuffled_rows(len(self), seed)
+        batches = rows.batch(batch_size, drop_remainder=seed is not None)
+        # One batch at a time, by as many threads as serve it, and two batches ahead: no more memory than that.
+        return untuned(batches.map(self._read_tensor).prefetch(2))
+
+    def _read_tensor(self, rows):
+        images = tf.numpy_function(self.read, [rows], tf.uint8, stateful=False)
+        return tf.ensure_shape(images, (rows.shape[0], self.image_size, self.image_size, 3))
+
+
+class ArrayImages(Images):
+    """Images in memory.
+
+    Args:
+        array: uint8 array `(n, size, size, 3)`.
+        labels: int64 array `(n,)`, or None.
+        class_names: Tuple of strings, or None.
+
+    Example:
+
+    >>> images = ArrayImages(np.zeros((3, 4, 4, 3), "uint8"), labels=np.array([0, 1, 1]))
+    >>> len(images), images.sample(2)[1].tolist()
+    (3, [0, 2])
+    """
+
+    def __init__(self, array, labels=None, class_names=None):
+        self.array = array
+        self.labels = labels
+        self.class_names = class_names
+        self.image_size = array.shape[1]
+
+    def __len__(self):
+        return len(self.array)
+
+    def take(self, rows):
+        """The images of some rows, as `ArrayImages`."""
+        return ArrayImages(self.array[rows], None if self.labels is None else self.labels[rows], self.class_names)
+
+    def read(self, rows):
+        return self.array[rows]
+
+
+class FileImages(Images):
+    """Images that are read from their files whenever they are needed.
+
+    Args:
+        files: `Folder` or `Archive`.
+        split: `Split` of its names.
+        decoder: `Decoder`.
+    """
+
+    def __init__(self, files, split, decoder):
+        self.files = files
+        self.names = split.names
+        self.labels = split.labels
+        self.class_names = split.class_names
+        self.decoder = decoder
+        self.image_size = decoder.image_size
+
+    def __len__(self):
+        return len(self.names)
+
+    def take(self, rows):
+        """The images of some rows, as `FileImages`."""
+        taken = FileImages.__new__(FileImages)
+        taken.__dict__.update(self.__dict__)
+        taken.names = [self.names[row] for row in rows]
+        taken.labels = None if self.labels is None else self.labels[rows]
+        return taken
+
+    def readable(self):
+        """Reads every file once and keeps the readable ones.
+
+        Returns:
+            The pair `(images, errors)`: `FileImages`, and the messages about the files left out.
+        """
+        errors = {}
+
+        def readable(row):
+            try:
+                self._decoded(row, self._content(row))
+            except ValueError as error:
+                errors[row] = str(error)
+
+        for rows in self._progress("Checking"):
+            list(_threads().map(readable, rows))
+        kept = [row for row in range(len(self)) if row not in errors]
+        return self.take(np.array(kept, "int64")), [errors[row] for row in sorted(errors)]
+
+    def in_memory(self):
+        """The same images, read now, as `ArrayImages`."""
+        array = np.empty((len(self), self.image_size, self.image_size, 3), "uint8")
+        for rows in self._progress("Reading"):
+            array[rows] = self.read(rows)
+        return ArrayImages(array, self.labels, self.class_names)
+
+    def read(self, rows):
+        contents = [self._content(row) for row in rows]
+        # Tiny pictures are decoded faster by one thread than by several that wait for the interpreter's lock.
+        many = map if sum(map(len, contents)) < _TINY_BYTES * len(contents) else _threads().map
+        return np.stack(list(many(self._decoded, rows, contents)))
+
+    def _content(self, row):
+        try:
+            return self.files.read(self.names[row])
+        # An archive raises what its compression raises.
+        except Exception as error:
+            raise unreadable(self.names[row], error) from error
+
+    def _decoded(self, row, content):
+        return self.decoder.decode(content, self.names[row])
+
+    def _progress(self, verb):
+        """All rows in portions, with a progress bar where there are many."""
+        shown = len(self) >= _SHOW_PROGRESS_FROM
+        if shown:
+            print(f"{verb} {len(self)} images", flush=True)
+        bar = keras.utils.Progbar(len(self), unit_name="image", verbose=int(shown))
+        for start in range(0, len(self), _READ_ROWS):
+            rows = np.arange(start, min(start + _READ_ROWS, len(self)))
+            yield rows
+            bar.update(int(rows[-1]) + 1)
+
+
+def untuned(dataset):
+    """The dataset without tf.data's automatic tuning: there is nothing to tune, and its thread makes each iteration
+    wait for the end of the one before, 4 seconds an epoch of 10 on two cores.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
+
+
+def _shuffled_rows(count, seed):
+    """The rows of a collection in an order of its own for every iteration, without a buffer."""
+    orders = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(3, drop_remainder=True).take(1)
+
+    def rows_of(order):
+        def row(index):
+            # The raw operation: tf.random.experimental.index_shuffle pads the seed to a length that it refuses.
+            return tf.raw_ops.RandomIndexShuffle(
+                index=index, seed=order, max_index=tf.constant(count - 1, "int64"), rounds=4
+            )
+
+        return tf.data.Dataset.range(count).map(row)
+
+    return orders.flat_map(rows_of).apply(tf.data.experimental.assert_cardinality(count))
+
+
+@functools.cache
+def _threads():
+    """PIL lets other threads run while it decodes and resizes."""
+    return concurrent.futures.ThreadPoolExecutor(os.cpu_count())

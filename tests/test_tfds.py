@@ -1,0 +1,136 @@
+"""Real TFDS data sets, written by TFDS' own writers and loaded by name."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+import keras_barlow as kb
+from keras_barlow import data
+
+RNG = np.random.default_rng(0)
+
+
+def store(folder, name, features, **splits):
+    """Writes a data set of `{split: examples}` as TFDS does."""
+    features = tfds.features.FeaturesDict(features)
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name=name,
+        version="1.0.0",
+        features=features,
+        split_datasets={
+            split: tf.data.Dataset.from_generator(
+                lambda examples=examples: iter(examples),
+                output_signature=features.get_tensor_spec(),
+            )
+            for split, examples in splits.items()
+        },
+        data_dir=str(folder),
+    )
+
+
+def pictures(count, shape):
+    """Images that carry their row number."""
+    return [np.full(shape, row, "uint8") for row in range(count)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tfds")
+    image = tfds.features.Image(shape=(8, 8, 3))
+    label = tfds.features.ClassLabel(names=["cat", "dog"])
+    labelled = [{"image": picture, "label": row % 2} for row, picture in enumerate(pictures(20, (8, 8, 3)))]
+    store(path, "labelled", {"image": image, "label": label}, train=labelled, validation=labelled[:6])
+    store(path, "no_test_split", {"image": image, "label": label}, train=labelled)
+    store(path, "unlabelled", {"image": image}, train=[{"image": picture} for picture in pictures(6, (8, 8, 3))])
+    sizes = [(10, 16, 3), (8, 8, 3), (30, 11, 3), (9, 9, 3)]
+    various = [{"image": np.full(size, 40 * row, "uint8"), "id": row} for row, size in enumerate(sizes)]
+    store(path, "various", {"image": tfds.features.Image(shape=(None, None, 3)), "id": np.int64}, train=various)
+    grey = [{"image": picture} for picture in pictures(5, (8, 8, 1))]
+    store(path, "grey", {"image": tfds.features.Image(shape=(8, 8, 1))}, train=grey)
+    two = [{"left": picture, "right": picture} for picture in pictures(3, (8, 8, 3))]
+    store(path, "two", {"left": image, "right": image}, train=two)
+    return path
+
+
+def rows_of(images):
+    return [int(row) for batch in images.as_numpy_iterator() for row in batch[:, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2**20])
+def test_labelled(folder, memory_limit):
+    train, test = data.load(folder, 8, dataset="labelled", memory_limit=memory_limit)
+    assert hasattr(train, "array") == bool(memory_limit)
+    assert (len(train), len(test)) == (20, 6) and train.class_names == ("cat", "dog")
+    order = rows_of(train.in_order(4))
+    assert sorted(order) == list(range(20))
+    np.testing.assert_array_equal(train.labels, np.array(order) % 2)
+    assert train.read([3, 0, 3])[:, 0, 0, 0].tolist() == [order[3], order[0], order[3]]
+    epochs = [rows_of(train.batches(8, seed=1)) for _ in range(2)]
+    assert epochs[0] == epochs[1] and len(set(epochs[0])) == 16
+    dataset = train.batches(8, seed=1)
+    assert rows_of(dataset) != rows_of(dataset)
+    assert train.batches(8).element_spec.shape == (8, 8, 8, 3)
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2**20])
+def test_slices(folder, memory_limit):
+    arguments = {"image_size": 8, "dataset": "labelled", "memory_limit": memory_limit}
+    train, test = data.load(folder, train_split="train[:50%]", test_split="train[50%:]", **arguments)
+    assert (len(train), len(test)) == (10, 10)
+    assert sorted(rows_of(train.in_order()) + rows_of(test.in_order())) == list(range(20))
+    train, test = data.load(folder, 8, dataset="no_test_split", memory_limit=memory_limit)
+    assert (len(train), len(test)) == (18, 2)
+    train, test = data.load(folder, train_per_class=3, test_per_class=1, **arguments)
+    assert train.labels.tolist().count(0) == train.labels.tolist().count(1) == 3 and len(test) == 2
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2**20])
+@pytest.mark.parametrize("name, count", [("unlabelled", 6), ("various", 4), ("grey", 5)])
+def test_unlabelled_of_various_sizes_and_grey(folder, name, count, memory_limit):
+    train, test = data.load(folder, 8, dataset=name, memory_limit=memory_limit)
+    assert len(train) == count and train.labels is None and test is None
+    images = train.read(range(count))
+    assert images.shape == (count, 8, 8, 3) and images.dtype == "uint8"
+    step = 40 if name == "various" else 1
+    assert sorted(images[:, 4, 4, 1].tolist()) == [step * row for row in range(count)]
+
+
+def test_a_model_trains_from_records(folder):
+    train, _ = data.load(folder, 8, dataset="various", memory_limit=0)
+    encoder = kb.encoders.resnet((1,), input_shape=(8, 8, 3), stem="small", width=4)
+    model = kb.BarlowTwins(encoder, kb.Projector((8,)), kb.views.barlow_twins(8))
+    model.compile("sgd")
+    assert np.isfinite(model.fit(train.batches(2), epochs=2, verbose=0).history["loss"]).all()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"dataset": "nothing_of_this_name"}, "known to TFDS or prepared.*nothing_of_this_name.*not found"),
+        ({"dataset": "labelled:9.9.9"}, "labelled:9.9.9"),
+        ({"dataset": "labelled", "train_split": "train[:"}, r"one of labelled: .*Received: 'train\[:'"),
+        ({"dataset": "labelled", "test_split": "holdout"}, "one of labelled: .*Received: 'holdout'"),
+        ({"dataset": "two"}, "one image of 8 or 16 bits.*left, right, of which 2"),
+        ({"dataset": "unlabelled", "train_split": "train[:1]"}, "at least 2 images"),
+        ({"dataset": "unlabelled", "train_per_class": 1}, "need classes"),
+    ],
+)
+def test_what_is_refused(folder, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        data.load(folder, 8, **arguments)
+
+
+def test_a_failed_download_names_the_way_out(tmp_path, monkeypatch):
+    def no_network(*_, **__):
+        raise ConnectionError("the network is unreachable")
+
+    monkeypatch.setattr(tfds.download.DownloadManager, "download", no_network)
+    monkeypatch.setattr(tfds.download.DownloadManager, "download_and_extract", no_network)
+    with pytest.raises(ValueError, match=r"'mnist' could not be downloaded to .*\(ConnectionError.*tfds build"):
+        data.load(tmp_path, 8, dataset="mnist", download=True)
+
+
+def test_nothing_is_downloaded_unasked(tmp_path):
+    with pytest.raises(ValueError, match=r"'mnist', which is not in .*--download.*tfds build mnist"):
+        data.load(tmp_path, 8, dataset="mnist")
