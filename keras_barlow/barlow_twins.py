@@ -1,13 +1,15 @@
 """The model: one encoder, two views, one loss over the global batch."""
 
 import inspect
+import itertools
 import math
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_barlow import callbacks, distribution, losses
+from keras_barlow import callbacks, distribution, inputs, losses
+from keras_barlow import views as view_policies
 
 # Validation draws its views from this step of the table, one that training never takes.
 _VALIDATION_STEP = -1
@@ -32,6 +34,9 @@ class BarlowTwins(keras.Model):
         views: Layer that gives `(view_a, view_b)` for a batch of images, `views.barlow_twins(...)` or
             `views.Views(...)`. None if the data holds pairs already.
         loss: `losses.BarlowTwinsLoss`; None for its defaults.
+        accumulation_steps: K: a batch is trained in K micro-batches, in the memory of one and with the loss and
+            the gradient of the whole batch, exactly. It costs a second forward pass. What stays per micro-batch is
+            the batch normalisation inside encoder and projector; a network without it is trained as if K were 1.
         **kwargs: Those of `keras.Model`.
 
     Call arguments:
@@ -62,13 +67,23 @@ class BarlowTwins(keras.Model):
         Zbontar et al.: Barlow Twins, ICML 2021, https://arxiv.org/abs/2103.03230
     """
 
-    def __init__(self, encoder, projector, views=None, loss=None, **kwargs):
+    def __init__(self, encoder, projector, views=None, loss=None, accumulation_steps=1, **kwargs):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
-        self.encoder = _checked_encoder(encoder)
+        self.encoder = inputs.checked_encoder(encoder)
         self.projector = projector
         self.views = views
         self.loss = losses.BarlowTwinsLoss() if loss is None else loss
+        if accumulation_steps < 1:
+            raise ValueError(
+                f"`accumulation_steps` must be at least 1. Received: accumulation_steps={accumulation_steps}"
+            )
+        if accumulation_steps > 1 and views is not None and not isinstance(views, view_policies.Views):
+            raise ValueError(
+                "Micro-batches take their views from one table: with accumulation_steps > 1, `views` must be a "
+                f"keras_barlow.views.Views, or None where the data holds pairs. Received: views={views!r}"
+            )
+        self.accumulation_steps = accumulation_steps
         if not projector.built:
             projector.build(encoder.output_shape)
         self._trackers = [keras.metrics.Mean(name=name) for name in losses.LossTerms._fields]
@@ -155,7 +170,7 @@ class BarlowTwins(keras.Model):
             # Keras' default is to shuffle, and to warn that it cannot shuffle a dataset.
             given.setdefault("shuffle", False)
         elif given.get("steps_per_epoch") is None:
-            _check_last_batch(x, batch_size, given.get("validation_split", 0.0))
+            inputs.check_last_batch(x, batch_size, given.get("validation_split", 0.0))
         stop = callbacks.StopOnNonFiniteLoss()
         known = given.get("callbacks")
         if isinstance(known, keras.callbacks.CallbackList):
@@ -167,7 +182,7 @@ class BarlowTwins(keras.Model):
     def evaluate(self, x=None, y=None, batch_size=None, *args, **kwargs):
         """The three logs on random views drawn from a fixed key, in inference mode; see `keras.Model.evaluate`."""
         if not isinstance(x, tf.data.Dataset):
-            _check_last_batch(x, batch_size)
+            inputs.check_last_batch(x, batch_size)
         return super().evaluate(x, y, batch_size, *args, **kwargs)
 
     def call(self, images, training=None):
@@ -194,22 +209,63 @@ class BarlowTwins(keras.Model):
                 optimizer.build(self.trainable_variables)
 
     def train_step(self, data):
-        view_a, view_b = self._draw_views(data, self.optimizer.iterations)
-        with tf.GradientTape() as tape:
-            z_a = ops.cast(self.project(view_a, training=True), "float32")
-            z_b = ops.cast(self.project(view_b, training=True), "float32")
-            penalties = self.losses
-        terms, dz_a, dz_b = self.loss.value_and_gradient(z_a, z_b)
-        # Each replica adds its own penalties and the optimizer sums over replicas.
-        share = ops.full((), 1.0 / distribution.replica_count())
-        output_gradients = [dz_a, dz_b] + [share] * len(penalties)
-        gradients = tape.gradient(
-            [z_a, z_b, *penalties],
-            [weight.value for weight in self.trainable_weights],
-            output_gradients=[self.optimizer.scale_loss(gradient) for gradient in output_gradients],
-        )
+        parts = self._parts(data, self.optimizer.iterations)
+        if len(parts) == 1:
+            with tf.GradientTape() as tape:
+                z_a, z_b = self._embed(parts[0])
+                penalties = self.losses
+            terms, dz_a, dz_b = self.loss.value_and_gradient(z_a, z_b)
+            gradients = self._carry_back(tape, [z_a, z_b], [dz_a, dz_b], penalties)
+        else:
+            terms, gradients, penalties = self._accumulate(parts)
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer) and distribution.replica_count() > 1:
+            # Keras asks replica 0 only whether the gradients are finite: whatever one saw, all must see.
+            finite = distribution.all_finite(gradients)
+            gradients = [tf.where(finite, gradient, math.inf) for gradient in gradients]
         self.optimizer.apply(gradients, self.trainable_weights)
         return self._log(terms, penalties)
+
+    def _embed(self, part, after=()):
+        view_a, view_b = part(after)
+        return tuple(ops.cast(self.project(view, training=True), "float32") for view in (view_a, view_b))
+
+    def _carry_back(self, tape, embeddings, gradients, penalties):
+        """From the gradient of the embeddings to that of the weights, step 3 of the contract in `distribution`."""
+        # Each replica and each micro-batch adds its own penalties, and all are summed.
+        share = ops.full((), 1.0 / (distribution.replica_count() * self.accumulation_steps))
+        return tape.gradient(
+            [*embeddings, *penalties],
+            [weight.value for weight in self.trainable_weights],
+            output_gradients=[self.optimizer.scale_loss(item) for item in [*gradients, *[share] * len(penalties)]],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+
+    def _accumulate(self, parts):
+        """The step of the whole batch from micro-batches: embed all, one exact gradient, then back through each.
+
+        Nothing of a micro-batch but its embeddings outlives its turn.
+        """
+        state = [variable.value for variable in self.non_trainable_variables]
+        before = [tf.identity(value) for value in state]
+        embeddings = []
+        for part in parts:
+            embeddings.append(self._embed(part, after=embeddings[-1:]))
+        z_a, z_b = (tf.concat(views, axis=0) for views in zip(*embeddings, strict=True))
+        terms, dz_a, dz_b = self.loss.value_and_gradient(z_a, z_b)
+        # The second pass repeats the first, and moving statistics move once.
+        for variable, value in zip(state, before, strict=True):
+            variable.assign(value)
+        start, gradients, total = 0, None, [0.0]
+        for part, (rows, _) in zip(parts, embeddings, strict=True):
+            stop = start + ops.shape(rows)[0]
+            with tf.GradientTape() as tape:
+                again = self._embed(part, after=gradients or [dz_a, dz_b])
+                penalties = self.losses
+            more = self._carry_back(tape, again, [dz_a[start:stop], dz_b[start:stop]], penalties)
+            gradients = more if gradients is None else [a + b for a, b in zip(gradients, more, strict=True)]
+            total += [penalty / len(parts) for penalty in penalties]
+            start = stop
+        return terms, gradients, total
 
     def test_step(self, data):
         view_a, view_b = self._draw_views(data, _VALIDATION_STEP)
@@ -220,11 +276,42 @@ class BarlowTwins(keras.Model):
         """The two views of a batch: drawn from its images, or the pair that it holds."""
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         if self.views is None:
-            view_a, view_b = _checked_pair(x)
+            view_a, view_b = inputs.checked_pair(x)
         else:
-            view_a, view_b = self.views(_checked_images(x), training=True, step=step)
-            _check_shapes(view_a, view_b)
-        return _checked_rows(view_a), view_b
+            view_a, view_b = self.views(inputs.checked_images(x), training=True, step=step)
+            inputs.check_shapes(view_a, view_b)
+        return inputs.checked_rows(view_a), view_b
+
+    def _parts(self, data, step):
+        """One function for each micro-batch, which gives its two views."""
+        count = self.accumulation_steps
+        if count == 1:
+            return [lambda after: self._draw_views(data, step)]
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        if self.views is None:
+            view_a, view_b = inputs.checked_pair(x)
+            tensors, views_of = (inputs.checked_rows(view_a), view_b), lambda a, b: (a, b)
+        else:
+            images = inputs.checked_rows(inputs.checked_images(x))
+            tables = self.views.draw(ops.shape(images)[0], step)
+            tensors, views_of = (images, *tables), lambda images, *tables: self.views.apply(images, tables)
+        rows = ops.shape(tensors[0])[0]
+        if isinstance(rows, int) and rows < count:
+            raise ValueError(
+                f"Every micro-batch needs an image. Received: {count} micro-batches for a batch of {rows} images on "
+                "this replica. Use a larger batch_size, or fewer accumulation_steps."
+            )
+        bounds = [rows * index // count for index in range(count + 1)]
+
+        def part(start, stop):
+            def views(after):
+                view_a, view_b = views_of(*distribution.rows_in_turn(tensors, start, stop - start, after))
+                inputs.check_shapes(view_a, view_b)
+                return view_a, view_b
+
+            return views
+
+        return [part(*pair) for pair in itertools.pairwise(bounds)]
 
     def _log(self, terms, penalties):
         values = terms._replace(loss=terms.loss + sum(penalties))
@@ -241,6 +328,7 @@ class BarlowTwins(keras.Model):
         return {
             **super().get_config(),
             **{name: keras.saving.serialize_keras_object(part) for name, part in parts.items()},
+            "accumulation_steps": self.accumulation_steps,
         }
 
     @classmethod
@@ -249,82 +337,3 @@ class BarlowTwins(keras.Model):
         for name in ("encoder", "projector", "views", "loss"):
             config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
         return cls(**config)
-
-
-def _checked_encoder(encoder):
-    if not isinstance(encoder, keras.Model) or not encoder.built:
-        raise ValueError(
-            "`encoder` must be a built keras.Model, so that its output shape is known. "
-            f"Received: encoder={encoder!r}. Give it a keras.Input, or call it on one batch of images first."
-        )
-    if len(encoder.output_shape) != 2:
-        raise ValueError(
-            "`encoder` must map images to features of shape (batch, features). "
-            f"Received: encoder.output_shape={encoder.output_shape}. End it with GlobalAveragePooling2D."
-        )
-    return encoder
-
-
-def _checked_images(x):
-    if isinstance(x, (tuple, list)):
-        raise ValueError(
-            f"This model draws the views by itself, from one batch of images. Received: {len(x)} tensors as input. "
-            "Pass views=None to BarlowTwins where the data holds pairs of views already."
-        )
-    if len(x.shape) != 4:
-        raise ValueError(
-            f"Images must have the shape (batch, height, width, channels). Received: images.shape={tuple(x.shape)}"
-        )
-    return x
-
-
-def _checked_pair(x):
-    if not isinstance(x, (tuple, list)) or len(x) != 2:
-        raise ValueError(
-            "With views=None the data must hold pairs: ((view_a, view_b),) or ((view_a, view_b), labels). "
-            f"Received: {'single images' if not isinstance(x, (tuple, list)) else f'{len(x)} tensors'} as input. "
-            "Pass views=keras_barlow.views.barlow_twins(image_size) to draw the views in the model."
-        )
-    _check_shapes(*x)
-    return tuple(_checked_images(view) for view in x)
-
-
-def _check_shapes(view_a, view_b):
-    if not view_a.shape.is_compatible_with(view_b.shape):
-        raise ValueError(
-            "The two views must have one shape. "
-            f"Received: view_a.shape={tuple(view_a.shape)}, view_b.shape={tuple(view_b.shape)}"
-        )
-
-
-_ONE_IMAGE = (
-    "A batch of 1 image cannot be trained on: the loss correlates features over the batch, so a batch needs at "
-    "least 2 images. "
-)
-
-
-def _checked_rows(view):
-    """Refuses a global batch of one image, while tracing where the size is known, else in the step."""
-    rows = ops.shape(view)[0]
-    _, total = distribution.own_rows(rows)
-    if isinstance(total, int):
-        if total < 2:
-            raise ValueError(f"{_ONE_IMAGE}Received: images.shape={tuple(view.shape)}. Use a larger batch.")
-        return view
-    remedy = "Use a larger batch, or .batch(n, drop_remainder=True) where the last one is left with 1 image."
-    with tf.control_dependencies([tf.debugging.assert_greater(total, 1, message=_ONE_IMAGE + remedy)]):
-        return tf.identity(view)
-
-
-def _check_last_batch(x, batch_size, validation_split=0.0):
-    """Refuses arrays whose last batch would hold one image, before any work starts."""
-    arrays = tf.nest.flatten(x)
-    if not all(hasattr(array, "shape") and len(array.shape) for array in arrays) or not arrays:
-        return
-    batch_size = batch_size or 32
-    rows = math.floor(arrays[0].shape[0] * (1.0 - validation_split))
-    if rows % batch_size == 1 or batch_size == 1:
-        raise ValueError(
-            f"{_ONE_IMAGE}Received: {rows} images with batch_size={batch_size}, which leaves a batch of 1. "
-            "Use another batch_size, or one image less."
-        )

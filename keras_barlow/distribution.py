@@ -78,6 +78,19 @@ def sum_over_replicas(x):
     return x if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, x)
 
 
+def all_finite(tensors):
+    """Whether every number of every tensor is finite on every replica.
+
+    Args:
+        tensors: List of float tensors.
+
+    Returns:
+        A scalar boolean tensor, the same on every replica.
+    """
+    broken = [tf.reduce_any(tf.logical_not(tf.math.is_finite(tensor))) for tensor in tensors]
+    return tf.equal(sum_over_replicas(tf.cast(tf.reduce_any(broken), tf.float32)), 0.0)
+
+
 def own_rows(count):
     """Where this replica's rows lie in the global batch.
 
@@ -93,6 +106,33 @@ def own_rows(count):
     counts = context.all_gather(tf.reshape(tf.cast(count, tf.int32), (1,)), axis=0)
     index = context.replica_id_in_sync_group
     return tf.reduce_sum(counts[:index]), tf.reduce_sum(counts)
+
+
+def rows_in_turn(tensors, start, count, after):
+    """Some rows of tensors, not before other tensors are there: a graph would do all its micro-batches at once.
+
+    The wait is one of data. `tf.control_dependencies` would say it better, but TensorFlow's optimizer of such
+    dependencies (2.21) then lets an optimizer's update overtake the reading of a weight, about once in 20 steps.
+
+    Args:
+        tensors: List of tensors with the same number of rows.
+        start: First row.
+        count: Number of rows.
+        after: Tensors to wait for, in any nesting.
+
+    Returns:
+        A list of tensors with `count` rows.
+    """
+    samples = [tf.reshape(tf.cast(tensor, tf.float32), (-1,))[:1] for tensor in tf.nest.flatten(after)]
+    if samples:
+        # Always 0, which no optimizer of graphs finds out.
+        start += tf.minimum(tf.cast(tf.reduce_any(tf.math.is_nan(tf.concat(samples, axis=0))), tf.int32), 0)
+    rows = []
+    for tensor in map(tf.convert_to_tensor, tensors):
+        others = [0] * (tensor.shape.rank - 1)
+        some = tf.slice(tensor, [start, *others], [count, *(number - 1 for number in others)])
+        rows.append(tf.ensure_shape(some, (count if isinstance(count, int) else None, *tensor.shape[1:])))
+    return rows
 
 
 def _replica_context():

@@ -109,6 +109,7 @@ def resnet(
     synchronized=False,
     mean=IMAGENET_MEAN,
     deviation=IMAGENET_DEVIATION,
+    kernel_initializer=None,
     name="resnet",
 ):
     """A residual network with the padding, initialisation and normalisation of torchvision's.
@@ -126,6 +127,8 @@ def resnet(
         synchronized: Whether batch normalisation takes its moments over all replicas.
         mean: Per channel, on [0, 1], see `Standardize`.
         deviation: The same.
+        kernel_initializer: Name or instance of a Keras initializer, of which every kernel gets a copy with a seed
+            of its own; None for torchvision's, He's normal by the fan-out.
         name: Name of the model.
 
     Returns:
@@ -146,16 +149,18 @@ def resnet(
         raise ValueError(f"`block` must be 'basic' or 'bottleneck'. Received: block={block!r}")
     if stem not in ("imagenet", "small"):
         raise ValueError(f"`stem` must be 'imagenet' or 'small'. Received: stem={stem!r}")
+    if kernel_initializer is None:
+        kernel_initializer = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
     images = keras.Input(input_shape, name="images")
     x = Standardize(mean, deviation, name="standardize")(images)
     if stem == "imagenet":
-        x = _convolution(x, width, kernel=7, stride=2, name="stem_convolution")
+        x = _convolution(x, width, 7, 2, kernel_initializer, name="stem_convolution")
         x = _normalization(x, synchronized, name="stem_normalization")
         x = layers.ReLU(name="stem_relu")(x)
         x = layers.ZeroPadding2D(1, name="stem_padding")(x)
         x = layers.MaxPooling2D(3, strides=2, name="stem_pooling")(x)
     else:
-        x = _convolution(x, width, kernel=3, stride=1, name="stem_convolution")
+        x = _convolution(x, width, 3, 1, kernel_initializer, name="stem_convolution")
         x = _normalization(x, synchronized, name="stem_normalization")
         x = layers.ReLU(name="stem_relu")(x)
     for stage, count in enumerate(blocks):
@@ -167,13 +172,14 @@ def resnet(
                 stride=2 if stage > 0 and index == 0 else 1,
                 last_gamma="zeros" if zero_init_residual else "ones",
                 synchronized=synchronized,
+                initializer=kernel_initializer,
                 name=f"stage{stage + 1}_block{index + 1}",
             )
     features = layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
     return keras.Model(images, features, name=name)
 
 
-def _residual_block(x, block, channels, stride, last_gamma, synchronized, name):
+def _residual_block(x, block, channels, stride, last_gamma, synchronized, initializer, name):
     if block == "basic":
         convolutions = [(channels, 3, stride), (channels, 3, 1)]
     else:
@@ -181,11 +187,11 @@ def _residual_block(x, block, channels, stride, last_gamma, synchronized, name):
     out_channels = convolutions[-1][0]
     shortcut = x
     if stride != 1 or x.shape[-1] != out_channels:
-        shortcut = _convolution(x, out_channels, kernel=1, stride=stride, name=f"{name}_shortcut_convolution")
+        shortcut = _convolution(x, out_channels, 1, stride, initializer, name=f"{name}_shortcut_convolution")
         shortcut = _normalization(shortcut, synchronized, name=f"{name}_shortcut_normalization")
     for index, (filters, kernel, step) in enumerate(convolutions, start=1):
         last = index == len(convolutions)
-        x = _convolution(x, filters, kernel, step, name=f"{name}_convolution{index}")
+        x = _convolution(x, filters, kernel, step, initializer, name=f"{name}_convolution{index}")
         x = _normalization(x, synchronized, gamma=last_gamma if last else "ones", name=f"{name}_normalization{index}")
         if not last:
             x = layers.ReLU(name=f"{name}_relu{index}")(x)
@@ -193,7 +199,7 @@ def _residual_block(x, block, channels, stride, last_gamma, synchronized, name):
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
-def _convolution(x, filters, kernel, stride, name):
+def _convolution(x, filters, kernel, stride, initializer, name):
     # "same" pads an even image unevenly at stride 2; the published weights expect the same on both sides.
     padding = "same"
     if stride > 1 and kernel > 1:
@@ -210,9 +216,16 @@ def _convolution(x, filters, kernel, stride, name):
         strides=stride,
         padding=padding,
         use_bias=False,
-        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
+        kernel_initializer=_with_new_seed(initializer),
         name=name,
     )(x)
+
+
+def _with_new_seed(initializer):
+    # An initializer that is called again gives the same numbers: kernels of one shape would be equal.
+    initializer = keras.initializers.get(initializer)
+    config = initializer.get_config()
+    return type(initializer).from_config({name: value for name, value in config.items() if name != "seed"})
 
 
 def _normalization(x, synchronized, name, gamma="ones"):

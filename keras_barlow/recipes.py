@@ -25,6 +25,7 @@ class Recipe:
         stem: `"small"` or `"imagenet"`.
         width: Channels of the encoder's first stage.
         zero_init_residual: See `encoders.resnet`.
+        kernel_variance: Scale, mode and distribution of `keras.initializers.VarianceScaling` for the encoder.
         optimizer: `"adam"` or `"lars"`.
         vector_learning_rate: Peak for tensors of rank 1 or less under LARS, for this batch size; None for
             `learning_rate`.
@@ -58,6 +59,7 @@ class Recipe:
     stem: str = "small"
     width: int = 64
     zero_init_residual: bool = False
+    kernel_variance: tuple = (2.0, "fan_out", "untruncated_normal")
     optimizer: str = "adam"
     vector_learning_rate: float | None = None
     weight_decay: float = 1e-6
@@ -115,6 +117,7 @@ class Recipe:
                     stem=self.stem,
                     width=self.width,
                     zero_init_residual=self.zero_init_residual,
+                    kernel_initializer=keras.initializers.VarianceScaling(*self.kernel_variance),
                 ),
                 projector=Projector(self.projector),
                 views=views.barlow_twins(
@@ -197,6 +200,9 @@ CIFAR10_SMALL = Recipe(
     redundancy_weight=0.005,
     learning_rate=1e-3,
     width=16,
+    # PyTorch's default. Batch normalisation makes the scale of a kernel a matter of its learning rate only, and
+    # this rate wants kernels of half of He's deviation: CIFAR_GAIN.
+    kernel_variance=(1 / 3, "fan_in", "uniform"),
     blur=(0.0, 0.0),
     precision="mixed_bfloat16",
     train_per_class=2000,

@@ -72,16 +72,44 @@ class Views(keras.layers.Layer):
                 "Views are drawn from images of the shape (batch, height, width, channels), or "
                 f"(height, width, channels) for one. Received: images.shape={tuple(images.shape)}"
             )
+        tables = self.draw(ops.shape(images)[0], step) if training else (None, None)
+        return self.apply(images, tables, training=training)
+
+    def draw(self, rows, step=None):
+        """The random numbers of both views, which `apply` can use in portions.
+
+        Args:
+            rows: Number of images on this replica, an integer or a scalar integer tensor.
+            step: As for the call.
+
+        Returns:
+            A pair of float32 tables `(rows, numbers)` in [0, 1).
+        """
         if step is None:
-            step = ops.cast(self._seed_generator.next()[1], "int64") if training else 0
+            step = ops.cast(self._seed_generator.next()[1], "int64")
         return tuple(
-            self._view(images, layers, randomness.view_key(self.seed, step, index), training)
+            randomness.uniform_table(randomness.view_key(self.seed, step, index), rows, _numbers_per_image(layers))
             for index, layers in enumerate((self.layers_a, self.layers_b))
         )
 
-    def _view(self, images, layers, key, training):
-        columns = sum(layer.numbers_per_image for layer in layers if isinstance(layer, augmentations.RandomTransform))
-        table = randomness.uniform_table(key, ops.shape(images)[0], columns) if training and columns else None
+    def apply(self, images, tables, training=True):
+        """The views of images whose random numbers are drawn.
+
+        Args:
+            images: uint8 or float tensor `(batch, height, width, channels)` on 0..255.
+            tables: What `draw` returned for these images.
+            training: Python boolean; False uses no table.
+
+        Returns:
+            The pair `(view_a, view_b)`, float32 on 0..255.
+        """
+        images = ops.cast(images, "float32")
+        return tuple(
+            self._view(images, layers, table, training)
+            for layers, table in zip((self.layers_a, self.layers_b), tables, strict=True)
+        )
+
+    def _view(self, images, layers, table, training):
         start = 0
         for layer in layers:
             if not isinstance(layer, augmentations.RandomTransform):
@@ -118,6 +146,10 @@ class Views(keras.layers.Layer):
         for name in ("layers_a", "layers_b"):
             config[name] = [keras.saving.deserialize_keras_object(layer) for layer in config[name]]
         return cls(**config)
+
+
+def _numbers_per_image(layers):
+    return sum(layer.numbers_per_image for layer in layers if isinstance(layer, augmentations.RandomTransform))
 
 
 def _call_foreign(layer, images, training):

@@ -14,7 +14,7 @@ PACKAGE = pathlib.Path(kb.__file__).parent
 FLOORS = [
     {"ops", "distribution", "optimizers", "export", "plots", "version"},
     {"randomness"},
-    {"normalization", "augmentations", "losses", "evaluation", "data"},
+    {"normalization", "augmentations", "losses", "evaluation", "data", "inputs"},
     {"encoders", "projector", "views", "callbacks"},
     {"barlow_twins"},
     {"recipes"},

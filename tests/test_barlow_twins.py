@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import keras
@@ -23,13 +24,14 @@ def encoder(synchronized=False):
     return kb.encoders.resnet((1,), input_shape=(SIZE, SIZE, 3), stem="small", width=6, synchronized=synchronized)
 
 
-def build(views=True, optimizer=None, synchronized=False, **compile_arguments):
+def build(views=True, optimizer=None, synchronized=False, accumulation_steps=1, **compile_arguments):
     keras.utils.set_random_seed(1)
     model = kb.BarlowTwins(
         encoder(synchronized),
         kb.Projector((10, 12), synchronized=synchronized),
         views=kb.views.barlow_twins(SIZE, seed=2) if views else None,
         loss=kb.losses.BarlowTwinsLoss(0.05),
+        accumulation_steps=accumulation_steps,
     )
     model.compile(keras.optimizers.SGD(0.01) if optimizer is None else optimizer, **compile_arguments)
     return model
@@ -109,6 +111,157 @@ class TestTrainStep:
         for model in (single, mirrored):
             model.fit(tf.data.Dataset.from_tensor_slices(images()).batch(ROWS), verbose=0)
         assert largest_difference(single, mirrored) < 3e-5
+
+
+def group_normalized(accumulation_steps=1, views=True, dropout=0.0):
+    """A model without statistics of the batch, so that micro-batches change nothing at all."""
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    chain = [
+        keras.Input((SIZE, SIZE, 3)),
+        layers.Rescaling(1 / 128, offset=-1),
+        layers.Conv2D(8, 3, strides=2, kernel_regularizer=keras.regularizers.L2(0.01)),
+        layers.GroupNormalization(4),
+        layers.ReLU(),
+        layers.Dropout(dropout, seed=4),
+        layers.GlobalAveragePooling2D(),
+    ]
+    model = kb.BarlowTwins(
+        keras.Sequential(chain),
+        keras.Sequential([keras.Input((8,)), layers.Dense(12), layers.ReLU(), layers.Dense(10)]),
+        views=kb.views.barlow_twins(SIZE, seed=2) if views else None,
+        loss=kb.losses.BarlowTwinsLoss(0.05),
+        accumulation_steps=accumulation_steps,
+    )
+    model.compile(keras.optimizers.SGD(0.02))
+    return model
+
+
+class TestMicroBatches:
+    @pytest.mark.parametrize("rows", [8, 10])
+    @pytest.mark.parametrize("accumulation_steps", [2, 4])
+    @pytest.mark.parametrize("views", [True, False])
+    @pytest.mark.parametrize("run_eagerly", [False, True])
+    def test_weights_are_those_of_the_whole_batch(self, accumulation_steps, rows, views, run_eagerly):
+        model, whole = group_normalized(accumulation_steps, views), group_normalized(views=views)
+        start = weights_of(whole)
+        # Both, since eager and traced views round differently, and solarisation jumps at its threshold.
+        model.run_eagerly = whole.run_eagerly = run_eagerly
+        data = images(rows) if views else (pairs(rows),)
+        logs = [m.fit(tf.data.Dataset.from_tensors(data), epochs=4, verbose=0).history for m in (model, whole)]
+        assert largest_difference(model, whole) < 1e-5
+        for name in logs[0]:
+            np.testing.assert_allclose(logs[0][name], logs[1][name], rtol=1e-4)
+        assert max(np.abs(a - b).max() for a, b in zip(start, weights_of(whole), strict=True)) > 1e-2
+
+    def test_weights_are_those_of_a_plain_autodiff_step_on_the_whole_batch(self):
+        view_a, view_b = pairs()
+        model, twin = group_normalized(4, views=False), group_normalized(views=False)
+        for _ in range(4):
+            model.train_on_batch((view_a, view_b))
+            with tf.GradientTape() as tape:
+                z = [twin.projector(twin.encoder(view, training=True)) for view in (view_a, view_b)]
+                a, b = ((x - tf.reduce_mean(x, 0)) / tf.sqrt(tf.math.reduce_variance(x, 0) + 1e-5) for x in z)
+                c = tf.matmul(a, b, transpose_a=True) / ROWS
+                off = tf.square(c) * (1 - tf.eye(10))
+                loss = tf.reduce_sum((1 - tf.linalg.diag_part(c)) ** 2) + 0.05 * tf.reduce_sum(off)
+                loss += 0.01 * tf.reduce_sum(tf.square(twin.encoder.layers[1].kernel.value))
+            variables = [weight.value for weight in twin.trainable_weights]
+            twin.optimizer.apply(tape.gradient(loss, variables), twin.trainable_weights)
+        assert largest_difference(model, twin) < 1e-5
+
+    def test_replicas_and_micro_batches_together(self, strategy):
+        dataset = tf.data.Dataset.from_tensor_slices(images(18)).batch(18)
+        whole = group_normalized()
+        whole.fit(dataset, epochs=4, verbose=0)
+        with strategy.scope():
+            model = group_normalized(accumulation_steps=2)
+        model.fit(dataset, epochs=4, verbose=0)
+        assert largest_difference(model, whole) < 1e-5
+
+    def test_synchronized_statistics_over_replicas_and_micro_batches(self, strategy):
+        """Statistics per micro-batch of all replicas: those of one device whose micro-batches have the same rows."""
+        with strategy.scope():
+            model = build(synchronized=True, views=False, accumulation_steps=2)
+        rows = np.arange(16)
+        # Four replicas of four rows; the first two rows of each are the first micro-batch.
+        first = rows.reshape(4, 2, 2).transpose(1, 0, 2).ravel()
+        single = build(synchronized=True, views=False, accumulation_steps=2)
+        data = pairs(16)
+        model.fit(tf.data.Dataset.from_tensors((data,)).unbatch().batch(16), epochs=2, verbose=0)
+        single.fit(tf.data.Dataset.from_tensors((tuple(view[first] for view in data),)), epochs=2, verbose=0)
+        assert largest_difference(single, model) < 3e-5
+
+    def test_moving_statistics_move_once_for_each_view_and_micro_batch(self):
+        model, by_hand = build(views=False, accumulation_steps=2), build(views=False)
+        view_a, view_b = pairs()
+        model.train_on_batch((view_a, view_b))
+        for rows in (slice(0, 4), slice(4, 8)):
+            for view in (view_a, view_b):
+                by_hand.project(view[rows], training=True)
+        for layer, expected in zip(model.encoder.layers, by_hand.encoder.layers, strict=True):
+            for weight, other in zip(layer.non_trainable_weights, expected.non_trainable_weights, strict=True):
+                np.testing.assert_allclose(weight, other, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("foreign", [False, True])
+    def test_dropout_and_foreign_layers_repeat_in_the_second_pass(self, foreign):
+        """Views and dropout of both passes are seen by a layer that writes down what it is given."""
+        seen = []
+
+        class Witness(keras.layers.Layer):
+            def call(self, x):
+                seen.append(np.asarray(x))
+                return x
+
+        model = group_normalized(2, dropout=0.5)
+        if foreign:
+            contrast = [keras.layers.RandomContrast(0.5, value_range=(0, 255), seed=seed) for seed in (1, 2)]
+            model.views = kb.views.Views([contrast[0]], [contrast[1]], seed=0)
+        layers = model.encoder.layers
+        model.encoder = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *layers, Witness()])
+        model.compile("sgd", run_eagerly=True)
+        seen.clear()
+        model.train_on_batch(images())
+        assert len(seen) == 8
+        for first, second in zip(seen[:4], seen[4:], strict=True):
+            np.testing.assert_array_equal(first, second)
+        assert all(np.abs(a - b).max() > 1e-3 for a, b in itertools.combinations(seen[:4], 2))
+        model.train_on_batch(images())
+        assert np.abs(seen[8] - seen[0]).max() > 1e-3
+
+    def test_a_step_gives_the_same_bits_every_time(self):
+        """TensorFlow's dependency optimizer made one step in 20 wrong; see `distribution.rows_in_turn`."""
+        model = group_normalized(4, views=False)
+        model.optimizer.build(model.trainable_variables)
+        step = tf.function(lambda a, b: model.train_step(((a, b),)))
+        data, start, results = [tf.constant(view) for view in pairs()], weights_of(model), set()
+        for _ in range(100):
+            for weight, value in zip(model.weights, start, strict=True):
+                weight.assign(value)
+            step(*data)
+            results.add(b"".join(weight.tobytes() for weight in weights_of(model)))
+        assert len(results) == 1
+
+    def test_no_tensor_of_the_whole_batch_but_images_and_embeddings(self):
+        """The memory of one micro-batch: nothing of rank 4 has 16 rows, except the data."""
+        model = group_normalized(4, views=False)
+        spec = tf.TensorSpec((16, SIZE, SIZE, 3), "uint8")
+        graph = tf.function(lambda a, b: model.train_step(((a, b),))).get_concrete_function(spec, spec).graph
+        of_16_rows = [
+            output
+            for node in graph.get_operations()
+            for output in node.outputs
+            if output.shape.rank == 4 and output.shape[0] == 16 and output.dtype != tf.uint8
+        ]
+        assert not of_16_rows
+
+    def test_bad_arguments(self):
+        with pytest.raises(ValueError, match=r"at least 1\. Received: accumulation_steps=0"):
+            group_normalized(0)
+        with pytest.raises(ValueError, match=r"must be a keras_barlow.views.Views.*Received"):
+            kb.BarlowTwins(encoder(), kb.Projector((4,)), views=keras.layers.Identity(), accumulation_steps=2)
+        with pytest.raises(ValueError, match=r"4 micro-batches.*3 images"):
+            group_normalized(4).fit(images(3), batch_size=3, verbose=0)
 
 
 class TestKerasModel:

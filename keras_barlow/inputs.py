@@ -1,0 +1,91 @@
+"""What may be handed to the model: the checks, each with the rule, what was received and the remedy."""
+
+import math
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_barlow import distribution
+
+_ONE_IMAGE = (
+    "A batch of 1 image cannot be trained on: the loss correlates features over the batch, so a batch needs at "
+    "least 2 images. "
+)
+
+
+def checked_encoder(encoder):
+    """The encoder, if it is a built model from images to features of rank 2."""
+    if not isinstance(encoder, keras.Model) or not encoder.built:
+        raise ValueError(
+            "`encoder` must be a built keras.Model, so that its output shape is known. "
+            f"Received: encoder={encoder!r}. Give it a keras.Input, or call it on one batch of images first."
+        )
+    if len(encoder.output_shape) != 2:
+        raise ValueError(
+            "`encoder` must map images to features of shape (batch, features). "
+            f"Received: encoder.output_shape={encoder.output_shape}. End it with GlobalAveragePooling2D."
+        )
+    return encoder
+
+
+def checked_images(x):
+    """The images of a batch, where the model draws the views."""
+    if isinstance(x, (tuple, list)):
+        raise ValueError(
+            f"This model draws the views by itself, from one batch of images. Received: {len(x)} tensors as input. "
+            "Pass views=None to BarlowTwins where the data holds pairs of views already."
+        )
+    if len(x.shape) != 4:
+        raise ValueError(
+            f"Images must have the shape (batch, height, width, channels). Received: images.shape={tuple(x.shape)}"
+        )
+    return x
+
+
+def checked_pair(x):
+    """The two views of a batch, where the data hold them."""
+    if not isinstance(x, (tuple, list)) or len(x) != 2:
+        raise ValueError(
+            "With views=None the data must hold pairs: ((view_a, view_b),) or ((view_a, view_b), labels). "
+            f"Received: {'single images' if not isinstance(x, (tuple, list)) else f'{len(x)} tensors'} as input. "
+            "Pass views=keras_barlow.views.barlow_twins(image_size) to draw the views in the model."
+        )
+    check_shapes(*x)
+    return tuple(checked_images(view) for view in x)
+
+
+def check_shapes(view_a, view_b):
+    """Refuses two views of different shapes."""
+    if not tf.TensorShape(view_a.shape).is_compatible_with(view_b.shape):
+        raise ValueError(
+            "The two views must have one shape. "
+            f"Received: view_a.shape={tuple(view_a.shape)}, view_b.shape={tuple(view_b.shape)}"
+        )
+
+
+def checked_rows(view):
+    """Refuses a global batch of one image, while tracing where the size is known, else in the step."""
+    rows = ops.shape(view)[0]
+    _, total = distribution.own_rows(rows)
+    if isinstance(total, int):
+        if total < 2:
+            raise ValueError(f"{_ONE_IMAGE}Received: images.shape={tuple(view.shape)}. Use a larger batch.")
+        return view
+    remedy = "Use a larger batch, or .batch(n, drop_remainder=True) where the last one is left with 1 image."
+    tf.debugging.assert_greater(total, 1, message=_ONE_IMAGE + remedy)
+    return view
+
+
+def check_last_batch(x, batch_size, validation_split=0.0):
+    """Refuses arrays whose last batch would hold one image, before any work starts."""
+    arrays = tf.nest.flatten(x)
+    if not all(hasattr(array, "shape") and len(array.shape) for array in arrays) or not arrays:
+        return
+    batch_size = batch_size or 32
+    rows = math.floor(arrays[0].shape[0] * (1.0 - validation_split))
+    if rows % batch_size == 1 or batch_size == 1:
+        raise ValueError(
+            f"{_ONE_IMAGE}Received: {rows} images with batch_size={batch_size}, which leaves a batch of 1. "
+            "Use another batch_size, or one image less."
+        )
