@@ -356,6 +356,60 @@ class TestKerasModel:
         assert model(images()).dtype == "float32"
 
 
+class Overflow(keras.layers.Layer):
+    """Passes features on; the gradient of a row with a flag above 1 is infinite."""
+
+    def call(self, features, flags):
+        @tf.custom_gradient
+        def passed(features, flags):
+            factor = tf.where(flags > 1, np.inf, 1.0)
+            return features, lambda upstream: (upstream * tf.cast(factor, upstream.dtype), None)
+
+        return passed(features, flags)
+
+
+class TestLossScale:
+    def model(self):
+        keras.config.set_dtype_policy("mixed_float16")
+        keras.utils.set_random_seed(1)
+        view = keras.Input((SIZE, SIZE, 3))
+        x = keras.layers.Rescaling(1 / 64)(view)
+        features = keras.layers.Dense(6)(keras.layers.Flatten()(x))
+        outputs = Overflow(dtype="float32")(features, x[:, 0, 0, :1])
+        model = kb.BarlowTwins(keras.Model(view, outputs), kb.Projector((5,)), loss=kb.losses.BarlowTwinsLoss(0.05))
+        model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=64.0))
+        return model
+
+    @pytest.mark.parametrize("row", [0, 3, 7])
+    def test_an_infinity_on_any_replica_is_skipped_by_all_and_lowers_the_scale(self, strategy, row):
+        view_a, view_b = pairs()
+        view_a[:, 0, 0] = view_b[:, 0, 0] = 0
+        clean = tf.data.Dataset.from_tensors(((view_a, view_b),)).unbatch().batch(ROWS)
+        flagged = view_b.copy()
+        flagged[row, 0, 0] = 255
+        broken = tf.data.Dataset.from_tensors(((view_a, flagged),)).unbatch().batch(ROWS)
+        with strategy.scope():
+            model = self.model()
+        before = weights_of(model)
+        model.fit(broken, verbose=0)
+        assert all((a == b).all() for a, b in zip(before, weights_of(model), strict=True))
+        assert float(model.optimizer.dynamic_scale.numpy()) == 32.0
+        model.fit(clean, verbose=0)
+        after = weights_of(model)
+        assert all(np.isfinite(weight).all() for weight in after)
+        assert max(np.abs(a - b).max() for a, b in zip(before, after, strict=True)) > 1e-4
+        assert float(model.optimizer.dynamic_scale.numpy()) == 32.0
+
+    def test_the_scale_changes_no_weight(self, strategy):
+        data = tf.data.Dataset.from_tensors((pairs(),)).unbatch().batch(ROWS)
+        single = self.model()
+        with strategy.scope():
+            model = self.model()
+        for both in (single, model):
+            both.fit(data, epochs=3, verbose=0)
+        assert largest_difference(single, model) < 2e-3
+
+
 class TestBadInput:
     def test_compile_refuses_a_loss_and_metrics(self):
         for name in ("loss", "metrics", "weighted_metrics", "loss_weights"):
