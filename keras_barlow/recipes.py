@@ -98,7 +98,7 @@ class Recipe:
         >>> recipe = dataclasses.replace(DIGITS, width=8, projector=(32, 32), batch_size=16)
         >>> model = recipe.build(num_images=64, seed=0)
         >>> model.encoder.output_shape
-        (None, 64)
+        (None, 32)
         """
         steps_per_epoch = num_images // self.batch_size
         if steps_per_epoch < 1:
