@@ -156,15 +156,15 @@ class Recipe:
         warmup_steps = self.warmup_epochs * steps_per_epoch
         return keras.optimizers.schedules.CosineDecay(
             initial_learning_rate=0.0 if warmup_steps else peak,
-            # Keras counts the decay from the end of the warm-up.
-            decay_steps=self.epochs * steps_per_epoch - warmup_steps,
+            # Keras counts the decay from the end of the warm-up, and wants one step where there is none.
+            decay_steps=max(1, self.epochs * steps_per_epoch - warmup_steps),
             alpha=self.final_fraction,
             warmup_target=peak if warmup_steps else None,
             warmup_steps=warmup_steps,
         )
 
 
-# Two CPU cores, about 3 minutes: few-label accuracy above 0.8, from 0.15 untrained. The colour of a digit would
+# Two CPU cores, about 3 minutes: few-label accuracy of 0.79, from 0.16 untrained. The colour of a digit would
 # be a short cut between its two views, so the jitter is strong enough to take it away.
 DIGITS = Recipe(
     name="digits",
@@ -200,8 +200,8 @@ CIFAR10_SMALL = Recipe(
     redundancy_weight=0.005,
     learning_rate=1e-3,
     width=16,
-    # PyTorch's default. Batch normalisation makes the scale of a kernel a matter of its learning rate only, and
-    # this rate wants kernels of half of He's deviation: CIFAR_GAIN.
+    # PyTorch's default for convolutions. Batch normalisation makes the scale of a kernel a matter of its learning rate only, and
+    # this rate wants PyTorch's: k-NN 0.524 after 20 epochs, from torchvision's 0.498.
     kernel_variance=(1 / 3, "fan_in", "uniform"),
     blur=(0.0, 0.0),
     precision="mixed_bfloat16",

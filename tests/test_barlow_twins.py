@@ -138,10 +138,8 @@ def group_normalized(accumulation_steps=1, views=True, dropout=0.0):
 
 
 class TestMicroBatches:
-    @pytest.mark.parametrize("rows", [8, 10])
-    @pytest.mark.parametrize("accumulation_steps", [2, 4])
-    @pytest.mark.parametrize("views", [True, False])
-    @pytest.mark.parametrize("run_eagerly", [False, True])
+    @pytest.mark.parametrize("accumulation_steps, rows", [(2, 8), (4, 10)])
+    @pytest.mark.parametrize("views, run_eagerly", [(True, False), (False, False), (True, True)])
     def test_weights_are_those_of_the_whole_batch(self, accumulation_steps, rows, views, run_eagerly):
         model, whole = group_normalized(accumulation_steps, views), group_normalized(views=views)
         start = weights_of(whole)
@@ -271,10 +269,12 @@ class TestKerasModel:
         ids=lambda a: next(iter(a)),
     )
     def test_ways_to_execute_give_the_same_weights(self, arguments):
-        models = build(), build(**arguments)
+        # A small rate: batches of 4 make rounding grow a hundredfold a step at 0.01, whatever executes it.
+        models = [build(optimizer=keras.optimizers.SGD(1e-3), **kwargs) for kwargs in ({}, arguments)]
         for model in models:
             model.fit(tf.data.Dataset.from_tensor_slices(images(16)).batch(4), verbose=0)
-        assert largest_difference(*models) < 1e-4
+        assert largest_difference(*models) < 2e-5
+        assert largest_difference(models[0], build()) > 1e-3
 
     def test_the_cpu_step_is_not_compiled_with_xla_unless_asked(self):
         assert build().jit_compile is False

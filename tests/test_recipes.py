@@ -8,7 +8,7 @@ import keras_barlow as kb
 
 
 def small(recipe, **changes):
-    return dataclasses.replace(recipe, width=2, projector=(8, 8), image_size=16, encoder="resnet18", **changes)
+    return dataclasses.replace(recipe, width=2, projector=(8, 8), image_size=16, encoder="resnet8", **changes)
 
 
 @pytest.mark.parametrize("name", kb.recipes.names())
