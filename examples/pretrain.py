@@ -39,6 +39,8 @@ flags.DEFINE_string("data_dir", None, "Folder, .zip or .npz of images; with --da
 flags.DEFINE_string("dataset", None, "Name of a TFDS data set, in place of a folder.")
 flags.DEFINE_string("train_split", None, "TFDS split to train on, such as train[:90%].")
 flags.DEFINE_string("test_split", None, "TFDS split to test on.")
+flags.DEFINE_integer("train_per_class", None, "Only so many training images of each class; 0 for all.", lower_bound=0)
+flags.DEFINE_integer("test_per_class", None, "The same for testing.", lower_bound=0)
 flags.DEFINE_bool("download", False, "Let TFDS download the data set if it is not on disk.")
 flags.DEFINE_bool("labels", True, "Whether sub-folders are classes; without them nothing is evaluated.")
 flags.DEFINE_bool("skip_corrupt", False, "Leave unreadable files out, with a count, in place of an error.")
@@ -104,7 +106,8 @@ def main(_):
 def chosen_recipe():
     """The recipe of the flags, with what they change."""
     recipe = kb.recipes.get(FLAGS.recipe)
-    changes = {"epochs": FLAGS.epochs, "batch_size": FLAGS.batch_size}
+    names = ("epochs", "batch_size", "train_per_class", "test_per_class")
+    changes = {name: FLAGS[name].value for name in names}
     return dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})
 
 
@@ -129,8 +132,8 @@ def load_data(recipe):
             dataset=FLAGS.dataset,
             train_split=FLAGS.train_split,
             test_split=FLAGS.test_split,
-            train_per_class=recipe.train_per_class,
-            test_per_class=recipe.test_per_class,
+            train_per_class=recipe.train_per_class or None,
+            test_per_class=recipe.test_per_class or None,
             labels=FLAGS.labels,
             skip_corrupt=FLAGS.skip_corrupt,
             download=FLAGS.download,

@@ -186,7 +186,8 @@ def _first(images, per_class, source):
         return images
     if images.class_names is None:
         raise ValueError(
-            f"train_per_class and test_per_class need classes. Received: {source}, which has none. Leave them out."
+            f"train_per_class and test_per_class need classes. Received: {source}, which has none. Leave them out "
+            "(--train_per_class=0 --test_per_class=0 where a recipe sets them)."
         )
     if isinstance(images, RecordImages):
         images = images.in_memory()
