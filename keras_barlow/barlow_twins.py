@@ -34,9 +34,10 @@ class BarlowTwins(keras.Model):
         views: Layer that gives `(view_a, view_b)` for a batch of images, `views.barlow_twins(...)` or
             `views.Views(...)`. None if the data holds pairs already.
         loss: `losses.BarlowTwinsLoss`; None for its defaults.
-        accumulation_steps: K: a batch is trained in K micro-batches, in the memory of one and with the loss and
-            the gradient of the whole batch, exactly. It costs a second forward pass. What stays per micro-batch is
-            the batch normalisation inside encoder and projector; a network without it is trained as if K were 1.
+        accumulation_steps: K: a batch is trained in K micro-batches, of which one at a time is in memory, with the
+            loss and the gradient of the whole batch, exactly. It costs a second forward pass. What stays per
+            micro-batch is the batch normalisation inside encoder and projector; a network without it is trained as
+            if K were 1.
         **kwargs: Those of `keras.Model`.
 
     Call arguments:
