@@ -215,7 +215,7 @@ class BarlowTwins(keras.Model):
             with tf.GradientTape() as tape:
                 z_a, z_b = self._embed(parts[0])
                 penalties = self.losses
-            terms, dz_a, dz_b = self.loss.value_and_gradient(z_a, z_b)
+            terms, dz_a, dz_b = self.loss.value_and_gradient(z_a, z_b, _total_rows(z_a))
             gradients = self._carry_back(tape, [z_a, z_b], [dz_a, dz_b], penalties)
         else:
             terms, gradients, penalties = self._accumulate(parts)
@@ -252,7 +252,7 @@ class BarlowTwins(keras.Model):
         for part in parts:
             embeddings.append(self._embed(part, after=embeddings[-1:]))
         z_a, z_b = (tf.concat(views, axis=0) for views in zip(*embeddings, strict=True))
-        terms, dz_a, dz_b = self.loss.value_and_gradient(z_a, z_b)
+        terms, dz_a, dz_b = self.loss.value_and_gradient(z_a, z_b, _total_rows(z_a))
         # The second pass repeats the first, and moving statistics move once.
         for variable, value in zip(state, before, strict=True):
             variable.assign(value)
@@ -285,10 +285,11 @@ class BarlowTwins(keras.Model):
 
     def _parts(self, data, step):
         """One function for each micro-batch, which gives its two views."""
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        inputs.check_even_rows(x, (self.encoder, self.projector))
         count = self.accumulation_steps
         if count == 1:
             return [lambda after: self._draw_views(data, step)]
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         if self.views is None:
             view_a, view_b = inputs.checked_pair(x)
             tensors, views_of = (inputs.checked_rows(view_a), view_b), lambda a, b: (a, b)
@@ -338,3 +339,8 @@ class BarlowTwins(keras.Model):
         for name in ("encoder", "projector", "views", "loss"):
             config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
         return cls(**config)
+
+
+def _total_rows(z):
+    """Rows of the global batch where they are known while tracing: then `fit` gives every replica the same number."""
+    return None if z.shape[0] is None else z.shape[0] * distribution.replica_count()

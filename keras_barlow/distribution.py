@@ -4,9 +4,10 @@ The loss of Barlow Twins is a function of the WHOLE global batch: its standardis
 cross-correlation see every replica's rows. A training step therefore keeps three things apart:
 
 1. forward: each replica computes its embeddings `z_a, z_b` under the tape, one pass per view;
-2. loss: each replica gathers all rows and computes the value, which is the same everywhere, and its exact
-   gradient with respect to its OWN rows, `dz_a, dz_b`, with plain arithmetic (`losses`). No collective is
-   ever differentiated, so there is no factor of the replica count to get wrong;
+2. loss: the replicas gather their embeddings, or sum the cross-correlation matrix, whichever is cheaper. Each
+   computes the value, which is the same everywhere, and its exact gradient with respect to its OWN rows,
+   `dz_a, dz_b`, with plain arithmetic (`losses`). No collective is ever differentiated, so there is no factor
+   of the replica count to get wrong;
 3. backward: each replica carries its `dz` to the weights, and the optimizer SUMS over replicas. That sum
    is the gradient of the single-device run on the global batch. Whatever every replica adds on its own,
    weight regularisers for example, enters with weight `1 / replica_count()`.
@@ -91,6 +92,20 @@ def all_finite(tensors):
     return tf.equal(sum_over_replicas(tf.cast(tf.reduce_any(broken), tf.float32)), 0.0)
 
 
+def row_counts(count):
+    """The numbers of rows of all replicas.
+
+    Args:
+        count: Number of rows on this replica, an integer or a scalar integer tensor.
+
+    Returns:
+        int32 tensor `(replicas,)`, the same on every replica.
+    """
+    own = tf.reshape(tf.cast(count, tf.int32), (1,))
+    context = _replica_context()
+    return own if context is None else context.all_gather(own, axis=0)
+
+
 def own_rows(count):
     """Where this replica's rows lie in the global batch.
 
@@ -103,9 +118,8 @@ def own_rows(count):
     context = _replica_context()
     if context is None:
         return 0, count
-    counts = context.all_gather(tf.reshape(tf.cast(count, tf.int32), (1,)), axis=0)
-    index = context.replica_id_in_sync_group
-    return tf.reduce_sum(counts[:index]), tf.reduce_sum(counts)
+    counts = row_counts(count)
+    return tf.reduce_sum(counts[: context.replica_id_in_sync_group]), tf.reduce_sum(counts)
 
 
 def rows_in_turn(tensors, start, count, after):

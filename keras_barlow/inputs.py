@@ -77,6 +77,26 @@ def checked_rows(view):
     return view
 
 
+def check_even_rows(x, models):
+    """Refuses batches that replicas share unevenly, where batch normalisation takes each replica by itself.
+
+    The moments of 3 rows and of 1 are not those of the batch, and those of none are NaN.
+    """
+    if distribution.replica_count() == 1:
+        return
+    layers = [layer for model in models for layer in model._flatten_layers()]
+    if all(layer.synchronized for layer in layers if isinstance(layer, keras.layers.BatchNormalization)):
+        return
+    counts = distribution.row_counts(ops.shape(tf.nest.flatten(x)[0])[0])
+    tf.debugging.assert_equal(
+        tf.reduce_min(counts),
+        tf.reduce_max(counts),
+        message="Batch normalisation that is not synchronised needs as many images on every replica. Use "
+        "synchronized=True for encoder and projector (normalization.synchronize_batch_norm for another backbone), or "
+        "a batch size that the replicas divide evenly, with drop_remainder=True. Received: fewer images on a replica.",
+    )
+
+
 def check_last_batch(x, batch_size, validation_split=0.0):
     """Refuses arrays whose last batch would hold one image, before any work starts."""
     arrays = tf.nest.flatten(x)

@@ -35,13 +35,15 @@ class BarlowTwinsLoss:
 
     Under a strategy of several replicas, inside `strategy.run`, value and gradient are those of the global
     batch: the value is the same on every replica, and the gradient is with respect to this replica's rows,
-    so that gradients of weights are to be SUMMED over replicas (which Keras' optimizers do).
+    so that gradients of weights are to be SUMMED over replicas (which Keras' optimizers do). Neither you nor
+    Keras divides by the number of replicas. Replicas may have different numbers of rows, or none.
 
     Args:
         redundancy_weight: lambda, the weight of the off-diagonal terms. The paper: 0.0051 at D = 8192.
         epsilon: Added to the biased variance when standardising.
-        form: `"feature"` builds the D x D matrix, `"batch"` two N x N Gram matrices instead, `"auto"`
-            whichever takes fewer multiplications. The numbers are the same.
+        form: `"feature"` builds the D x D matrix and sums it over replicas, `"batch"` gathers the embeddings
+            and builds two N x N Gram matrices instead, each replica its own rows of them; `"auto"` is
+            whichever costs less (`ops.batch_form_is_cheaper`). The numbers are the same.
 
     Call arguments:
         z_a: Float tensor `(N, D)`: embeddings of view A. Half precision is computed in float32.
@@ -94,42 +96,85 @@ class BarlowTwinsLoss:
 
         return loss(z_a, z_b)
 
-    def value_and_gradient(self, z_a, z_b):
+    def value_and_gradient(self, z_a, z_b, total_rows=None):
         """The terms of the loss, and its exact gradient with respect to this replica's rows.
 
         Args:
             z_a: Embeddings of view A, `(n, D)`: this replica's rows.
             z_b: Embeddings of view B, `(n, D)`.
+            total_rows: N of the global batch, a Python integer that is the same on every replica, with which
+                `form="auto"` can choose between gathering embeddings and summing the matrix. None: several
+                replicas gather.
 
         Returns:
             The triple `(terms, gradient_a, gradient_b)`: `LossTerms` of the global batch, and two tensors
             `(n, D)` in the dtype of the computation (float32, or float64 for float64 embeddings).
         """
         z_a, z_b = self._checked(z_a, z_b)
+        replicas = distribution.replica_count()
+        if replicas == 1:
+            total_rows = z_a.shape[0]
+        form = self.form
+        if form == "auto" and total_rows is not None:
+            # All replicas must choose alike, and their own rows may differ in number.
+            form = "batch" if ops.batch_form_is_cheaper(total_rows, z_a.shape[1], replicas) else "feature"
+        if form == "feature":
+            return self._with_reduced_matrix(z_a, z_b)
+        return self._with_gathered_rows(z_a, z_b, form)
+
+    def _with_reduced_matrix(self, z_a, z_b):
+        """The feature form: replicas exchange moments and the sum of `C`."""
+        total = distribution.sum_over_replicas
+        count = total(kops.cast(kops.shape(z_a)[0], z_a.dtype))
+        z = kops.stack([z_a, z_b])
+        centred = z - total(kops.sum(z, axis=1, keepdims=True)) / count
+        deviations = kops.sqrt(total(kops.sum(kops.square(centred), axis=1)) / count + self.epsilon)
+        a, b = kops.unstack(centred / deviations[:, None], num=2)
+        deviation_a, deviation_b = kops.unstack(deviations, num=2)
+        correlation = total(kops.matmul(kops.transpose(a), b)) / count
+        diagonal = kops.diagonal(correlation)
+        squares = kops.square(correlation)
+
+        pull = ops.invariance_gradient(diagonal, self.redundancy_weight)
+        slope = 2.0 * self.redundancy_weight
+        # mean(d * a) without another sum over the rows: a^T b is N C.
+        mean_a = (slope * kops.sum(squares, axis=1) + pull * diagonal) / count
+        mean_b = (slope * kops.sum(squares, axis=0) + pull * diagonal) / count
+        gradient_a = (slope * kops.matmul(b, kops.transpose(correlation)) + b * pull) / count
+        gradient_b = (slope * kops.matmul(a, correlation) + a * pull) / count
+        return (
+            self._terms(diagonal, kops.sum(squares)),
+            ops.through_standardization(gradient_a, a, deviation_a, mean_a),
+            ops.through_standardization(gradient_b, b, deviation_b, mean_b),
+        )
+
+    def _with_gathered_rows(self, z_a, z_b, form):
+        """The batch form, or whichever form is cheaper in the step: replicas exchange embeddings."""
         own = slice(None)
         all_z_a, all_z_b = z_a, z_b
         if distribution.replica_count() > 1:
             offset, _ = distribution.own_rows(kops.shape(z_a)[0])
             own = slice(offset, offset + kops.shape(z_a)[0])
-            all_z_a, all_z_b = distribution.gather_rows(z_a), distribution.gather_rows(z_b)
+            both = distribution.gather_rows(kops.concatenate([z_a, z_b], axis=1))
+            all_z_a, all_z_b = kops.split(both, 2, axis=1)
         all_a, deviation_a = ops.standardize(all_z_a, self.epsilon)
         all_b, deviation_b = ops.standardize(all_z_b, self.epsilon)
         a, b = all_a[own], all_b[own]
 
-        share, gradient_a, gradient_b = ops.squared_correlation(a, b, all_a, all_b, self.form)
+        share, gradient_a, gradient_b = ops.squared_correlation(a, b, all_a, all_b, form)
         diagonal = kops.mean(all_a * all_b, axis=0)
-        terms = self._terms(diagonal, distribution.sum_over_replicas(share))
-
         count = kops.cast(kops.shape(all_a)[0], all_a.dtype)
         pull = ops.invariance_gradient(diagonal, self.redundancy_weight) / count
         gradient_a = 2.0 * self.redundancy_weight * gradient_a + b * pull
         gradient_b = 2.0 * self.redundancy_weight * gradient_b + a * pull
-        products = kops.stack([kops.sum(gradient_a * a, axis=0), kops.sum(gradient_b * b, axis=0)])
-        mean_a, mean_b = kops.unstack(distribution.sum_over_replicas(products) / count, num=2)
+        # One sum over replicas for all that is left: 2 D + 1 numbers.
+        sums = [kops.sum(gradient_a * a, axis=0), kops.sum(gradient_b * b, axis=0), kops.reshape(share, (1,))]
+        sums = distribution.sum_over_replicas(kops.concatenate(sums))
+        features = a.shape[1]
         return (
-            terms,
-            ops.through_standardization(gradient_a, a, deviation_a, mean_a),
-            ops.through_standardization(gradient_b, b, deviation_b, mean_b),
+            self._terms(diagonal, sums[-1]),
+            ops.through_standardization(gradient_a, a, deviation_a, sums[:features] / count),
+            ops.through_standardization(gradient_b, b, deviation_b, sums[features:-1] / count),
         )
 
     def _terms(self, diagonal, squared_norm):

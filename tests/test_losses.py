@@ -94,6 +94,26 @@ def test_replicas_have_the_value_of_the_global_batch_and_the_gradient_of_their_r
         np.testing.assert_allclose(np.concatenate(gradient), expected, rtol=2e-5, atol=2e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("rows, features, reduced", [(64, 6, True), (8, 24, False)])
+def test_replicas_sum_the_matrix_or_gather_embeddings_whichever_is_cheaper(strategy, rows, features, reduced):
+    z_a, z_b = embeddings(rows, features)
+    loss = losses.BarlowTwinsLoss(0.3)
+    data = tf.data.Dataset.from_tensors((z_a, z_b)).unbatch().batch(rows, drop_remainder=True)
+    batch = next(iter(strategy.experimental_distribute_dataset(data)))
+
+    @tf.function
+    def step():
+        return strategy.run(loss.value_and_gradient, args=batch, kwargs={"total_rows": rows})
+
+    gathers = [op for op in step.get_concrete_function().graph.get_operations() if "Gather" in op.type]
+    gathered = [op for op in gathers if op.type.startswith("Collective")]
+    assert (len(gathered) == 0) is reduced
+    terms, *gradients = tf.nest.map_structure(strategy.experimental_local_results, step())
+    np.testing.assert_allclose(terms.loss, [oracles.barlow_twins_loss(z_a, z_b, 0.3)[0]] * 4, rtol=2e-5)
+    for gradient, expected in zip(gradients, oracles.barlow_twins_gradient(z_a, z_b, 0.3), strict=True):
+        np.testing.assert_allclose(np.concatenate(gradient), expected, rtol=2e-5, atol=2e-5 * np.abs(expected).max())
+
+
 def test_half_precision_is_computed_in_float32():
     z_a, z_b = (tf.cast(z, "bfloat16") for z in embeddings(8, 4))
     terms, gradient_a, _ = losses.BarlowTwinsLoss().value_and_gradient(z_a, z_b)

@@ -33,14 +33,13 @@ def test_the_fused_kernel_gives_the_numbers_of_keras(shape, arguments):
     np.testing.assert_allclose(layers[0](inputs), layers[1](inputs), rtol=1e-5, atol=1e-6)
 
 
-def test_the_fused_kernel_is_used_in_training_and_only_there():
+@pytest.mark.parametrize("training", [True, False])
+def test_the_fused_kernel_is_used_in_training_and_inference(training):
     layer = normalization.BatchNormalization()
     layer.build((None, 4, 4, 3))
-    for training, expected in ((True, True), (False, False)):
-        graph = tf.function(lambda x, training=training: layer(x, training=training)).get_concrete_function(
-            tf.TensorSpec((8, 4, 4, 3))
-        )
-        assert ("FusedBatchNormV3" in {op.type for op in graph.graph.get_operations()}) is expected
+    function = tf.function(lambda x: layer(x, training=training)).get_concrete_function(tf.TensorSpec((8, 4, 4, 3)))
+    kernels = [op for op in function.graph.get_operations() if op.type == "FusedBatchNormV3"]
+    assert [kernel.get_attr("is_training") for kernel in kernels] == [training]
 
 
 def test_frozen_layer_runs_in_inference_mode():
@@ -74,3 +73,104 @@ def test_standardize_keeps_float32_precision_under_a_mixed_policy():
 def test_standardize_refuses_a_deviation_of_zero():
     with pytest.raises(ValueError, match="`deviation` must be positive"):
         normalization.Standardize(0.5, 0.0)
+
+
+class TestOverReplicas:
+    """Four replicas against Keras' layer on the global batch: outputs, gradients and moving statistics."""
+
+    @pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-5), ("mixed_bfloat16", 0.05)])
+    @pytest.mark.parametrize("shape", [(10, 5), (10, 4, 3, 5), (5, 4, 4, 5)])
+    @pytest.mark.parametrize("arguments", [{}, {"center": False, "scale": False}])
+    def test_the_numbers_are_those_of_the_global_batch(self, strategy, shape, dtype, tolerance, arguments):
+        """10 rows are 3, 3, 3 and 1; 5 rows leave one replica empty. Rows differ systematically."""
+        rng = np.random.default_rng(0)
+        level = np.linspace(-20, 40, shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+        inputs = (level + rng.normal(3, 5, shape)).astype("float32")
+        weights = rng.normal(size=shape).astype("float32")
+        reference = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, **arguments)
+        outputs, (d_inputs, *d_variables) = forward_and_gradient(reference, tf.constant(inputs), weights)
+
+        with strategy.scope():
+            layer = normalization.BatchNormalization(synchronized=True, dtype=dtype, **arguments)
+            layer.build((None, *shape[1:]))
+        data = tf.data.Dataset.from_tensors((inputs, weights)).unbatch().batch(shape[0])
+        batch = next(iter(strategy.experimental_distribute_dataset(data)))
+        step = tf.function(lambda: strategy.run(lambda x, w: forward_and_gradient(layer, x, w), args=batch))
+        got, (d_got, *d_got_variables) = tf.nest.map_structure(strategy.experimental_local_results, step())
+
+        def check(value, expected):
+            np.testing.assert_allclose(value, expected, atol=tolerance * np.abs(expected).max())
+
+        check(np.concatenate([tf.cast(part, tf.float32) for part in got]), outputs)
+        check(np.concatenate([tf.cast(part, tf.float32) for part in d_got]), d_inputs)
+        for parts, expected in zip(d_got_variables, d_variables, strict=True):
+            check(sum(parts), expected)
+        for statistic in ("moving_mean", "moving_variance"):
+            check(getattr(layer, statistic), getattr(reference, statistic))
+
+    def test_one_sum_forward_and_one_backward(self, strategy):
+        with strategy.scope():
+            layer = normalization.BatchNormalization(synchronized=True)
+            layer.build((None, 4, 4, 5))
+
+        @tf.function
+        def step():
+            x = tf.ones((2, 4, 4, 5))
+            return strategy.run(lambda: forward_and_gradient(layer, x, x)[1])
+
+        types = [op.type for op in step.get_concrete_function().graph.get_operations()]
+        assert sum("CollectiveReduce" in name for name in types) == 2 * 4
+
+
+def test_under_xla():
+    layer = normalization.BatchNormalization()
+    layer.build((None, 4, 4, 3))
+    x = tf.constant(np.random.default_rng(0).normal(3, 5, (8, 4, 4, 3)).astype("float32"))
+    plain, compiled = (tf.function(lambda x: layer(x, training=True), jit_compile=jit)(x) for jit in (False, True))
+    np.testing.assert_allclose(plain, compiled, rtol=1e-4, atol=1e-4)
+
+
+def backbone():
+    keras.utils.set_random_seed(0)
+    inner = [
+        keras.Input((4, 4, 6)),
+        keras.layers.Conv2D(6, 3, padding="same"),
+        keras.layers.BatchNormalization(momentum=0.8),
+    ]
+    inputs = keras.Input((4, 4, 3))
+    x = keras.layers.BatchNormalization(name="first")(keras.layers.Conv2D(6, 1)(inputs))
+    x = keras.Sequential(inner, name="nested")(x)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+
+
+class TestSynchronizeBatchNorm:
+    def test_there_and_back_without_touching_a_weight(self, tmp_path):
+        model, plain = backbone(), backbone()
+        images = np.random.default_rng(0).normal(2, 3, (8, 4, 4, 3)).astype("float32")
+        config = model.get_config()
+        assert normalization.synchronize_batch_norm(model) is model
+        layers = [model.get_layer("first"), model.get_layer("nested").layers[1]]
+        assert all(type(layer) is normalization.BatchNormalization and layer.synchronized for layer in layers)
+        assert layers[1].momentum == 0.8
+        for training in (True, False):
+            np.testing.assert_allclose(model(images, training=training), plain(images, training=training), atol=1e-5)
+        model.save(tmp_path / "model.keras")
+        again = keras.models.load_model(tmp_path / "model.keras")
+        assert type(again.get_layer("first")) is normalization.BatchNormalization
+        normalization.synchronize_batch_norm(model, synchronized=False)
+        assert all(type(layer) is keras.layers.BatchNormalization for layer in layers)
+        assert model.get_config() == config
+        for weight, other in zip(model.weights, plain.weights, strict=True):
+            np.testing.assert_allclose(weight, other, atol=1e-6)
+
+    def test_a_model_of_keras_applications(self):
+        model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None, pooling="avg")
+        before = model.get_weights()
+        normalization.synchronize_batch_norm(model)
+        count = sum(isinstance(layer, normalization.BatchNormalization) for layer in model.layers)
+        assert count == 52
+        assert all((a == b).all() for a, b in zip(before, model.get_weights(), strict=True))
+
+    def test_a_model_without_batch_normalisation(self):
+        with pytest.raises(ValueError, match=r"must have layers of batch normalisation\. Received: model='plain'"):
+            normalization.synchronize_batch_norm(keras.Sequential([keras.layers.Dense(1)], name="plain"))
