@@ -1,10 +1,12 @@
 """The loss and its gradient: ours, the D x D form by automatic differentiation, and lightly's.
 
     python benchmarks/loss.py --output=benchmarks/results/loss.json
+    python benchmarks/loss.py --features=128 --output=benchmarks/results/loss_128.json
 
-For each batch size N and D = 8192 features: the median of 9 times of value and gradient, the extra memory at the
-peak, and what the replicas of a strategy would exchange. lightly's column needs PyTorch and `--lightly`, the path of
-its `barlow_twins_loss.py` (lightly itself imports torchvision). Every row and column runs in a process of its own, one
+For each batch size N and D features, 8192 unless told: the median of 9 times of value and gradient (99 for few
+features), the extra memory at the peak, and what each of 8 replicas hands to collectives, counted while tracing
+(lightly's: its one sum of the matrix, by its source). lightly's column needs PyTorch and `--lightly`, the path of its
+`barlow_twins_loss.py` (lightly itself imports torchvision). Every row and column runs in a process of its own, one
 after the other, and the ratios are of one run.
 """
 
@@ -23,9 +25,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-FEATURES = 8192
+FEATURES = int(os.environ.get("FEATURES", 8192))
 WEIGHT = 0.0051
-REPEATS = 9
+# More where a call takes a millisecond.
+REPEATS = 9 if FEATURES > 1000 else 99
+REPLICAS = 8
 
 
 def embeddings(rows):
@@ -104,29 +108,72 @@ def measure(name, rows):
     return {"ms": 1e3 * statistics.median(times), "extra_mib": (peak - before) / 1024, "loss": value}
 
 
+def exchanged(rows, form):
+    """MiB that one of 8 replicas hands to collectives, counted while the loss is traced on 8 logical devices."""
+    import tensorflow as tf
+
+    import keras_barlow as kb
+
+    devices = [tf.config.LogicalDeviceConfiguration()] * REPLICAS
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
+    strategy = tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(REPLICAS)])
+    loss = kb.losses.BarlowTwinsLoss(WEIGHT, form=form)
+    sizes = []
+
+    def counted(collective):
+        def call(x):
+            sizes.append(x.shape.num_elements() * x.dtype.size)
+            return collective(x)
+
+        return call
+
+    # TensorFlow's gather pads its rows in the graph, where their number is no longer seen: count at the calls.
+    for name in ("gather_rows", "sum_over_replicas"):
+        setattr(kb.distribution, name, counted(getattr(kb.distribution, name)))
+
+    @tf.function
+    def step():
+        z = tf.zeros((rows // REPLICAS, FEATURES))
+        return strategy.run(lambda: loss.value_and_gradient(z, z, rows)[1:])
+
+    step.get_concrete_function()
+    return sum(sizes) / REPLICAS / 2**20
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[256, 1024, 2048])
+    parser.add_argument("--features", type=int, default=FEATURES)
     parser.add_argument("--lightly", help="path of lightly's loss/barlow_twins_loss.py")
     parser.add_argument("--output", help="JSON file to write")
     parser.add_argument("--measure", nargs=2, metavar=("LOSS", "ROWS"), help="for the processes of its own")
+    parser.add_argument("--exchanged", nargs=2, metavar=("ROWS", "FORM"), help="the same")
     arguments = parser.parse_args()
+    if arguments.exchanged:
+        print(json.dumps(exchanged(int(arguments.exchanged[0]), arguments.exchanged[1])))
+        return
     if arguments.measure:
         print(json.dumps(measure(arguments.measure[0], int(arguments.measure[1]))))
         return
     names = ["ours", "matrix"] + ["lightly"] * bool(arguments.lightly)
-    environment = {**os.environ, "LIGHTLY_LOSS": arguments.lightly or ""}
-    results = {"features": FEATURES, "cpus": os.cpu_count(), "machine": platform.machine(), "rows": {}}
+    environment = {**os.environ, "LIGHTLY_LOSS": arguments.lightly or "", "FEATURES": str(arguments.features)}
+
+    def in_process(*command):
+        command = [sys.executable, __file__, *command]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    results = {"features": arguments.features, "cpus": os.cpu_count(), "machine": platform.machine(), "rows": {}}
     print(f"{'N':>6} {'loss':10} {'ms':>9} {'extra MiB':>10} {'times ours':>11} {'MiB exchanged':>14}")
     for rows in arguments.rows:
         row = results["rows"][rows] = {}
         for name in names:
-            command = [sys.executable, __file__, "--measure", name, str(rows)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-            row[name] = json.loads(done.stdout.splitlines()[-1])
+            row[name] = in_process("--measure", name, str(rows))
             row[name]["times_ours"] = row[name]["ms"] / row["ours"]["ms"]
-            # Per replica and step: both embeddings of all rows, or the matrix and its gradient's sum.
-            row[name]["exchanged_mib"] = (2 * rows * FEATURES if name == "ours" else FEATURES**2) * 4 / 2**20
+            form = {"ours": "auto", "matrix": "feature"}.get(name)
+            row[name]["exchanged_mib"] = (
+                in_process("--exchanged", str(rows), form) if form else arguments.features**2 * 4 / 2**20
+            )
             print(
                 f"{rows:6} {name:10} {row[name]['ms']:9.1f} {row[name]['extra_mib']:10.0f} "
                 f"{row[name]['times_ours']:11.2f} {row[name]['exchanged_mib']:14.0f}",

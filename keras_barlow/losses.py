@@ -125,12 +125,17 @@ class BarlowTwinsLoss:
     def _with_reduced_matrix(self, z_a, z_b):
         """The feature form: replicas exchange moments and the sum of `C`."""
         total = distribution.sum_over_replicas
+
+        def mean_over_rows(a, b):
+            """Of both views, in one sum over replicas."""
+            return kops.unstack(total(kops.stack([kops.sum(a, axis=0), kops.sum(b, axis=0)])) / count, num=2)
+
         count = total(kops.cast(kops.shape(z_a)[0], z_a.dtype))
-        z = kops.stack([z_a, z_b])
-        centred = z - total(kops.sum(z, axis=1, keepdims=True)) / count
-        deviations = kops.sqrt(total(kops.sum(kops.square(centred), axis=1)) / count + self.epsilon)
-        a, b = kops.unstack(centred / deviations[:, None], num=2)
-        deviation_a, deviation_b = kops.unstack(deviations, num=2)
+        mean_a, mean_b = mean_over_rows(z_a, z_b)
+        a, b = z_a - mean_a, z_b - mean_b
+        variance_a, variance_b = mean_over_rows(kops.square(a), kops.square(b))
+        deviation_a, deviation_b = kops.sqrt(variance_a + self.epsilon), kops.sqrt(variance_b + self.epsilon)
+        a, b = a / deviation_a, b / deviation_b
         correlation = total(kops.matmul(kops.transpose(a), b)) / count
         diagonal = kops.diagonal(correlation)
         squares = kops.square(correlation)
@@ -138,14 +143,14 @@ class BarlowTwinsLoss:
         pull = ops.invariance_gradient(diagonal, self.redundancy_weight)
         slope = 2.0 * self.redundancy_weight
         # mean(d * a) without another sum over the rows: a^T b is N C.
-        mean_a = (slope * kops.sum(squares, axis=1) + pull * diagonal) / count
-        mean_b = (slope * kops.sum(squares, axis=0) + pull * diagonal) / count
+        product_a = (slope * kops.sum(squares, axis=1) + pull * diagonal) / count
+        product_b = (slope * kops.sum(squares, axis=0) + pull * diagonal) / count
         gradient_a = (slope * kops.matmul(b, kops.transpose(correlation)) + b * pull) / count
         gradient_b = (slope * kops.matmul(a, correlation) + a * pull) / count
         return (
             self._terms(diagonal, kops.sum(squares)),
-            ops.through_standardization(gradient_a, a, deviation_a, mean_a),
-            ops.through_standardization(gradient_b, b, deviation_b, mean_b),
+            ops.through_standardization(gradient_a, a, deviation_a, product_a),
+            ops.through_standardization(gradient_b, b, deviation_b, product_b),
         )
 
     def _with_gathered_rows(self, z_a, z_b, form):
