@@ -91,7 +91,7 @@ def batch_form_is_cheaper(rows, features, replicas=1):
     return 4 * rows + moving < (3 + moving / rows) * features
 
 
-def squared_correlation(a, b, all_a, all_b, form="auto"):
+def squared_correlation(a, b, all_a, all_b, form="auto", matmul_dtype=None):
     """This replica's share of `||C||_F^2` and half the gradient of the whole with respect to its rows.
 
     Args:
@@ -101,6 +101,7 @@ def squared_correlation(a, b, all_a, all_b, form="auto"):
         all_b: The same of view B, `(N, D)`.
         form: `"feature"`, `"batch"`, or `"auto"` for the cheaper one. With a batch size that is unknown
             while tracing, `"auto"` traces both and decides when it runs.
+        matmul_dtype: See `product`.
 
     Returns:
         The triple `(share, half_gradient_a, half_gradient_b)`: a scalar whose sum over replicas is
@@ -109,22 +110,22 @@ def squared_correlation(a, b, all_a, all_b, form="auto"):
 
     def feature_form():
         count = _row_count(all_a)
-        correlation = ops.matmul(ops.transpose(all_a), all_b) / count
+        correlation = product(ops.transpose(all_a), all_b, matmul_dtype) / count
         share = ops.sum(ops.square(correlation)) * (_row_count(a) / count)
         return (
             share,
-            ops.matmul(b, ops.transpose(correlation)) / count,
-            ops.matmul(a, correlation) / count,
+            product(b, ops.transpose(correlation), matmul_dtype) / count,
+            product(a, correlation, matmul_dtype) / count,
         )
 
     def batch_form():
         count = _row_count(all_a)
-        gram_a = ops.matmul(a, ops.transpose(all_a)) / count
-        gram_b = ops.matmul(b, ops.transpose(all_b)) / count
+        gram_a = product(a, ops.transpose(all_a), matmul_dtype) / count
+        gram_b = product(b, ops.transpose(all_b), matmul_dtype) / count
         return (
             ops.sum(gram_a * gram_b),
-            ops.matmul(gram_b, all_a) / count,
-            ops.matmul(gram_a, all_b) / count,
+            product(gram_b, all_a, matmul_dtype) / count,
+            product(gram_a, all_b, matmul_dtype) / count,
         )
 
     if form == "auto":
@@ -133,6 +134,22 @@ def squared_correlation(a, b, all_a, all_b, form="auto"):
             return ops.cond(batch_is_cheaper, batch_form, feature_form)
         form = "batch" if batch_is_cheaper else "feature"
     return batch_form() if form == "batch" else feature_form()
+
+
+def product(x, y, matmul_dtype=None):
+    """The matrix product, in the dtype of `x`.
+
+    Args:
+        x: Float tensor `(n, k)`.
+        y: Float tensor `(k, m)`.
+        matmul_dtype: Dtype to which both are rounded before they are multiplied, such as `"bfloat16"`; None for theirs.
+
+    Returns:
+        Tensor `(n, m)`.
+    """
+    if matmul_dtype is None:
+        return ops.matmul(x, y)
+    return ops.cast(ops.matmul(ops.cast(x, matmul_dtype), ops.cast(y, matmul_dtype)), x.dtype)
 
 
 def invariance_gradient(diagonal, redundancy_weight):

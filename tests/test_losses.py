@@ -140,6 +140,7 @@ def test_cross_correlation_is_the_correlation_of_numpy():
     "arguments, message",
     [
         ({"form": "fast"}, "`form` must be one of"),
+        ({"matmul_dtype": "int8"}, "`matmul_dtype` must be one of"),
         ({"redundancy_weight": -1}, "`redundancy_weight` must not be negative"),
         ({"epsilon": 0}, "`epsilon` must be positive"),
     ],
@@ -159,7 +160,20 @@ def test_bad_embeddings(call, shape_a, shape_b, message):
         getattr(losses.BarlowTwinsLoss(), call)(np.zeros(shape_a, "float32"), np.zeros(shape_b, "float32"))
 
 
+@pytest.mark.parametrize("form", ["feature", "batch"])
+def test_products_in_bfloat16_where_asked(form):
+    z_a, z_b = embeddings(64, 40)
+    exact, rounded = (losses.BarlowTwinsLoss(0.1, form=form, matmul_dtype=dtype) for dtype in (None, "bfloat16"))
+    (terms, *gradients), (near, *others) = (loss.value_and_gradient(z_a, z_b) for loss in (exact, rounded))
+    np.testing.assert_allclose(near.loss, terms.loss, rtol=0.01)
+    assert float(near.loss) != float(terms.loss)
+    for got, expected in zip(others, gradients, strict=True):
+        assert got.dtype == tf.float32
+        assert np.linalg.norm(got - expected) < 0.01 * np.linalg.norm(expected)
+
+
 def test_config_round_trip():
-    loss = losses.BarlowTwinsLoss(0.1, 1e-3, "batch")
+    loss = losses.BarlowTwinsLoss(0.1, 1e-3, "batch", "bfloat16")
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
-    assert again.get_config() == loss.get_config() == {"redundancy_weight": 0.1, "epsilon": 1e-3, "form": "batch"}
+    assert again.get_config() == loss.get_config()
+    assert list(loss.get_config().values()) == [0.1, 1e-3, "batch", "bfloat16"]
