@@ -190,7 +190,7 @@ DIGITS = Recipe(
     knn_k=5,
 )
 
-# A small comparison on CIFAR-10: 20,000 images, 20 epochs, about half an hour on two CPU cores.
+# A small comparison on CIFAR-10: 20,000 images, 20 epochs, about 10 minutes on two CPU cores.
 CIFAR10_SMALL = Recipe(
     name="cifar10_small",
     image_size=32,
