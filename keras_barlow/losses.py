@@ -79,10 +79,10 @@ class BarlowTwinsLoss:
             )
         if epsilon <= 0:
             raise ValueError(f"`epsilon` must be positive. Received: epsilon={epsilon}")
-        self.redundancy_weight = redundancy_weight
-        self.epsilon = epsilon
         if matmul_dtype not in MATMUL_DTYPES:
             raise ValueError(f"`matmul_dtype` must be one of {MATMUL_DTYPES}. Received: matmul_dtype={matmul_dtype!r}")
+        self.redundancy_weight = redundancy_weight
+        self.epsilon = epsilon
         self.form = form
         self.matmul_dtype = matmul_dtype
 

@@ -56,16 +56,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
                 is_training=False,
             )
         else:
-            normalize = _normalize_over_replicas if self._sums_over_replicas() else _normalize
-            outputs, mean, variance = normalize(
-                images, gamma, beta, self.epsilon, ops.cast(self.moving_mean, "float32")
-            )
+            if self.synchronized and distribution.replica_count() > 1:
+                near_mean = ops.cast(self.moving_mean, "float32")
+                outputs, mean, variance = _normalize_over_replicas(images, gamma, beta, self.epsilon, near_mean)
+            else:
+                outputs, mean, variance = _normalize(images, gamma, beta, self.epsilon)
             self._move(self.moving_mean, mean)
             self._move(self.moving_variance, variance)
         return ops.cast(ops.reshape(outputs, shape), self.compute_dtype)
-
-    def _sums_over_replicas(self):
-        return self.synchronized and distribution.replica_count() > 1
 
     def _fused_kernel_serves(self, inputs, mask):
         return (
@@ -79,7 +77,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         statistic.assign(statistic * self.momentum + value * (1.0 - self.momentum))
 
 
-def _normalize(images, gamma, beta, epsilon, _):
+def _normalize(images, gamma, beta, epsilon):
     """The kernel that takes the moments by itself. Returns `(outputs, mean, biased variance)`."""
     outputs, mean, sample_variance = tf.compat.v1.nn.fused_batch_norm(
         images, gamma, beta, epsilon=epsilon, is_training=True
@@ -144,7 +142,7 @@ def _normalize_over_replicas(images, gamma, beta, epsilon, near_mean):
 
 
 def synchronize_batch_norm(model, synchronized=True):
-    """Makes the batch normalisation of a Keras or KerasHub backbone synchronised and fast, or gives it back to Keras.
+    """Makes the batch normalisation of a Keras backbone synchronised and fast, or gives it back to Keras.
 
     The layers change where they stand: graph, names, weights and optimizers that know them stay, nested models
     included. Call it before the model is trained or compiled into a function.
