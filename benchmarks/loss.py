@@ -11,49 +11,43 @@ after the other, and the ratios are of one run.
 """
 
 import argparse
-import importlib.util
 import json
 import os
-import platform
 import resource
 import statistics
-import subprocess
-import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import harness
 import numpy as np
 
-FEATURES = int(os.environ.get("FEATURES", 8192))
 WEIGHT = 0.0051
-# More where a call takes a millisecond.
-REPEATS = 9 if FEATURES > 1000 else 99
 REPLICAS = 8
 
 
-def embeddings(rows):
+def embeddings(rows, features):
     rng = np.random.default_rng(0)
-    shared = rng.normal(size=(rows, FEATURES))
+    shared = rng.normal(size=(rows, features))
     return [(shared + rng.normal(size=shared.shape)).astype("float32") for _ in range(2)]
 
 
-def ours(rows):
+def ours(rows, features, _):
     """`BarlowTwinsLoss`, value and gradient as the training step takes them."""
     import tensorflow as tf
 
     import keras_barlow as kb
 
-    z_a, z_b = map(tf.constant, embeddings(rows))
+    z_a, z_b = map(tf.constant, embeddings(rows, features))
     step = tf.function(kb.losses.BarlowTwinsLoss(WEIGHT).value_and_gradient)
     return lambda: float(step(z_a, z_b)[0].loss)
 
 
-def matrix(rows):
+def matrix(rows, features, _):
     """The D x D form, as every other implementation has it, by automatic differentiation."""
     import tensorflow as tf
 
-    z_a, z_b = map(tf.constant, embeddings(rows))
+    z_a, z_b = map(tf.constant, embeddings(rows, features))
 
     @tf.function
     def step(z_a, z_b):
@@ -69,15 +63,12 @@ def matrix(rows):
     return lambda: float(step(z_a, z_b)[0])
 
 
-def lightly(rows):
+def lightly(rows, features, path):
     """lightly's loss in PyTorch."""
     import torch
 
-    specification = importlib.util.spec_from_file_location("peer", os.environ["LIGHTLY_LOSS"])
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    criterion = module.BarlowTwinsLoss(WEIGHT)
-    z_a, z_b = (torch.from_numpy(z).requires_grad_() for z in embeddings(rows))
+    criterion = harness.lightly_loss(path, WEIGHT)
+    z_a, z_b = (torch.from_numpy(z).requires_grad_() for z in embeddings(rows, features))
 
     def step():
         z_a.grad = z_b.grad = None
@@ -88,9 +79,9 @@ def lightly(rows):
     return step
 
 
-def measure(name, rows):
+def measure(name, rows, features, path):
     """Median time and extra memory of one loss, in this process."""
-    step = {"ours": ours, "matrix": matrix, "lightly": lightly}[name](rows)
+    step = {"ours": ours, "matrix": matrix, "lightly": lightly}[name](rows, features, path)
     if name != "lightly":
         # A first call on other data loads what TensorFlow loads once; what remains is the loss's own.
         import tensorflow as tf
@@ -101,14 +92,15 @@ def measure(name, rows):
     step()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     times = []
-    for _ in range(REPEATS):
+    # More where a call takes a millisecond.
+    for _ in range(9 if features > 1000 else 99):
         started = time.perf_counter()
         step()
         times.append(time.perf_counter() - started)
     return {"ms": 1e3 * statistics.median(times), "extra_mib": (peak - before) / 1024, "loss": value}
 
 
-def exchanged(rows, form):
+def exchanged(rows, form, features):
     """MiB that one of 8 replicas hands to collectives, counted while the loss is traced on 8 logical devices."""
     import tensorflow as tf
 
@@ -133,7 +125,7 @@ def exchanged(rows, form):
 
     @tf.function
     def step():
-        z = tf.zeros((rows // REPLICAS, FEATURES))
+        z = tf.zeros((rows // REPLICAS, features))
         return strategy.run(lambda: loss.value_and_gradient(z, z, rows)[1:])
 
     step.get_concrete_function()
@@ -143,36 +135,31 @@ def exchanged(rows, form):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[256, 1024, 2048])
-    parser.add_argument("--features", type=int, default=FEATURES)
+    parser.add_argument("--features", type=int, default=8192)
     parser.add_argument("--lightly", help="path of lightly's loss/barlow_twins_loss.py")
     parser.add_argument("--output", help="JSON file to write")
     parser.add_argument("--measure", nargs=2, metavar=("LOSS", "ROWS"), help="for the processes of its own")
     parser.add_argument("--exchanged", nargs=2, metavar=("ROWS", "FORM"), help="the same")
     arguments = parser.parse_args()
+    features = arguments.features
     if arguments.exchanged:
-        print(json.dumps(exchanged(int(arguments.exchanged[0]), arguments.exchanged[1])))
+        print(json.dumps(exchanged(int(arguments.exchanged[0]), arguments.exchanged[1], features)))
         return
     if arguments.measure:
-        print(json.dumps(measure(arguments.measure[0], int(arguments.measure[1]))))
+        print(json.dumps(measure(arguments.measure[0], int(arguments.measure[1]), features, arguments.lightly)))
         return
     names = ["ours", "matrix"] + ["lightly"] * bool(arguments.lightly)
-    environment = {**os.environ, "LIGHTLY_LOSS": arguments.lightly or "", "FEATURES": str(arguments.features)}
-
-    def in_process(*command):
-        command = [sys.executable, __file__, *command]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-        return json.loads(done.stdout.splitlines()[-1])
-
-    results = {"features": arguments.features, "cpus": os.cpu_count(), "machine": platform.machine(), "rows": {}}
+    given = ["--features", features, *(["--lightly", arguments.lightly] if arguments.lightly else [])]
+    results = {"features": features, "rows": {}}
     print(f"{'N':>6} {'loss':10} {'ms':>9} {'extra MiB':>10} {'times ours':>11} {'MiB exchanged':>14}")
     for rows in arguments.rows:
         row = results["rows"][rows] = {}
         for name in names:
-            row[name] = in_process("--measure", name, str(rows))
+            row[name] = harness.in_process(__file__, *given, "--measure", name, rows)
             row[name]["times_ours"] = row[name]["ms"] / row["ours"]["ms"]
             form = {"ours": "auto", "matrix": "feature"}.get(name)
             row[name]["exchanged_mib"] = (
-                in_process("--exchanged", str(rows), form) if form else arguments.features**2 * 4 / 2**20
+                harness.in_process(__file__, *given, "--exchanged", rows, form) if form else features**2 * 4 / 2**20
             )
             print(
                 f"{rows:6} {name:10} {row[name]['ms']:9.1f} {row[name]['extra_mib']:10.0f} "
@@ -181,10 +168,7 @@ def main():
             )
         losses = [row[name]["loss"] for name in names]
         np.testing.assert_allclose(losses, losses[0], rtol=1e-4)
-    if arguments.output:
-        with open(arguments.output, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=2)
-            file.write("\n")
+    harness.write(results, arguments.output)
 
 
 if __name__ == "__main__":

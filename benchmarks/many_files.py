@@ -15,13 +15,13 @@ import os
 import pathlib
 import platform
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import harness
 import numpy as np
 from PIL import Image
 
@@ -100,9 +100,8 @@ def main():
             make_files(folder, count)
             for loader in ("keras_barlow", "image_dataset_from_directory"):
                 print(f"{loader}, {count} files ...", file=sys.stderr, flush=True)
-                command = [sys.executable, __file__, "--measure", loader, folder]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
-                results.setdefault(loader, {})[str(count)] = json.loads(done.stdout.splitlines()[-1])
+                measured = harness.in_process(__file__, "--measure", loader, folder)
+                results.setdefault(loader, {})[str(count)] = measured
     print(json.dumps(results, indent=2))
 
 

@@ -10,17 +10,14 @@ steps.
 """
 
 import argparse
-import importlib.util
 import json
 import os
-import platform
 import statistics
-import subprocess
-import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import harness
 import numpy as np
 
 ROWS, SIZE, WIDTH, WEIGHT, RATE = 256, 32, 16, 0.005, 1e-3
@@ -33,7 +30,7 @@ def views():
     return [np.clip(shared + rng.normal(0, 20, shared.shape), 0, 255).astype("float32") for _ in range(2)]
 
 
-def ours(features, precision):
+def ours(features, precision, _):
     """`BarlowTwins.train_on_batch`. Returns the step and the number of trainable weights."""
     import keras
     import tensorflow as tf
@@ -52,7 +49,7 @@ def ours(features, precision):
     return lambda: model.train_on_batch(pair), sum(int(np.prod(w.shape)) for w in model.trainable_weights)
 
 
-def pytorch(features, precision):
+def pytorch(features, precision, path):
     """The same network in PyTorch, channels-last, with lightly's loss."""
     import torch
     from torch import nn
@@ -89,10 +86,7 @@ def pytorch(features, precision):
         before = features
     layers += [nn.Linear(before, features, bias=False)]
     model = nn.Sequential(*layers).to(memory_format=torch.channels_last)
-    specification = importlib.util.spec_from_file_location("peer", os.environ["LIGHTLY_LOSS"])
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    criterion = module.BarlowTwinsLoss(WEIGHT)
+    criterion = harness.lightly_loss(path, WEIGHT)
     optimizer = torch.optim.Adam(model.parameters(), RATE)
     pair = [torch.from_numpy((view / 255 - 0.45) / 0.225).permute(0, 3, 1, 2) for view in views()]
     pair = [view.contiguous(memory_format=torch.channels_last) for view in pair]
@@ -109,8 +103,8 @@ def pytorch(features, precision):
     return step, sum(parameter.numel() for parameter in model.parameters())
 
 
-def measure(name, features, precision):
-    step, weights = {"ours": ours, "pytorch": pytorch}[name](features, precision)
+def measure(name, features, precision, path):
+    step, weights = {"ours": ours, "pytorch": pytorch}[name](features, precision, path)
     for _ in range(WARM_UP):
         step()
     times = []
@@ -129,30 +123,27 @@ def main():
     arguments = parser.parse_args()
     if arguments.measure:
         name, features, precision = arguments.measure
-        print(json.dumps(measure(name, int(features), precision)))
+        print(json.dumps(measure(name, int(features), precision, arguments.lightly)))
         return
     cells = [(features, precision) for features in (2048, 8192) for precision in ("float32", "bfloat16")]
     names = ["ours"] + ["pytorch"] * bool(arguments.lightly)
-    environment = {**os.environ, "LIGHTLY_LOSS": arguments.lightly or ""}
-    results = {"cpus": os.cpu_count(), "machine": platform.machine(), "images": ROWS, "cells": []}
+    given = ["--lightly", arguments.lightly] if arguments.lightly else []
+    results = {"images": ROWS, "cells": []}
     print(f"{'projector':>10} {'precision':10}" + "".join(f"{name + ', images/s':>20}" for name in names) + "  ratio")
     for features, precision in cells:
         row = {"projector": features, "precision": precision}
         for name in names:
-            command = [sys.executable, __file__, "--measure", name, str(features), precision]
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-            row[name] = json.loads(done.stdout.splitlines()[-1])
+            row[name] = harness.in_process(__file__, *given, "--measure", name, features, precision)
         speeds = [row[name]["images_per_second"] for name in names]
         row["ratio"] = speeds[0] / speeds[-1]
         if len({row[name]["weights"] for name in names}) != 1:
             raise RuntimeError(f"The two networks must have as many weights. Received: {row}")
         results["cells"].append(row)
-        print(f"{features:10} {precision:10}" + "".join(f"{speed:20.1f}" for speed in speeds) + f"{row['ratio']:7.2f}")
-        sys.stdout.flush()
-    if arguments.output:
-        with open(arguments.output, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=2)
-            file.write("\n")
+        print(
+            f"{features:10} {precision:10}" + "".join(f"{speed:20.1f}" for speed in speeds) + f"{row['ratio']:7.2f}",
+            flush=True,
+        )
+    harness.write(results, arguments.output)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,30 @@
+"""What the benchmarks share: a measurement in a process of its own, lightly's loss, and the file of results."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+
+def in_process(script, *arguments):
+    """Runs a benchmark again as a process of its own and reads the JSON of its last line."""
+    command = [sys.executable, script, *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def lightly_loss(path, redundancy_weight):
+    """lightly's `BarlowTwinsLoss`, from its one file: the package imports torchvision."""
+    specification = importlib.util.spec_from_file_location("lightly_loss", path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module.BarlowTwinsLoss(redundancy_weight)
+
+
+def write(results, path):
+    """Writes results as JSON, with the machine they were measured on, if there is a path."""
+    if path:
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({**results, "cpus": os.cpu_count(), "machine": os.uname().machine}, file, indent=2)
+            file.write("\n")
