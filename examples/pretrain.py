@@ -62,6 +62,9 @@ def main(_):
         recipe = chosen_recipe()
         output = empty_folder(FLAGS.output_dir or f"runs/{recipe.name}")
         train, test = load_data(recipe)
+        if isinstance(train, kb.data.ArrayImages):
+            # There are no files to crop from.
+            recipe = dataclasses.replace(recipe, crops_from_files=False)
         model = recipe.build(len(train), seed=FLAGS.seed)
     except ValueError as error:
         sys.exit(f"error: {error}")
@@ -74,11 +77,12 @@ def main(_):
         labelled = [(images.in_order(crop=recipe.image_size), images.labels) for images in (train, test)]
         probes = [kb.callbacks.KNNProbe(*labelled, k=recipe.knn_k, every=max(1, recipe.epochs // 4))]
     shown = test or train
-    correlation_before = cross_correlation(model, shown)
+    views = recipe.views(FLAGS.seed)
+    correlation_before = cross_correlation(model, views, shown)
 
     metrics = output / "metrics.jsonl"
     model.fit(
-        train.batches(recipe.batch_size, seed=FLAGS.seed),
+        training_batches(train, views, recipe),
         epochs=recipe.epochs,
         callbacks=[
             *probes,
@@ -94,7 +98,7 @@ def main(_):
     model.save(output / "model.keras")
     kb.export.save_encoder(model, output / "encoder")
     print("Drawing ...", flush=True)
-    draw(output, model, features, train, shown, correlation_before)
+    draw(output, model, views, features, train, shown, correlation_before)
     results["epochs"] = recipe.epochs
     results["images_seen"] = int(model.optimizer.iterations) * recipe.batch_size
     results["seconds"] = round(time.time() - started, 1)
@@ -138,6 +142,7 @@ def load_data(recipe):
             skip_corrupt=FLAGS.skip_corrupt,
             download=FLAGS.download,
             seed=FLAGS.seed,
+            **({"memory_limit": 0} if recipe.crops_from_files else {}),
         )
     if recipe.name != "digits":
         raise ValueError(
@@ -145,6 +150,13 @@ def load_data(recipe):
             "Name a folder, a .zip, a .npz, or a TFDS data set."
         )
     return tuple(kb.data.ArrayImages(images, labels) for images, labels in kb.data.digits(seed=FLAGS.seed))
+
+
+def training_batches(train, views, recipe):
+    """Batches of stored images, or of pairs of crops."""
+    if recipe.crops_from_files:
+        return train.crop_pairs(recipe.batch_size, (views.layers_a[0], views.layers_b[0]), seed=FLAGS.seed)
+    return train.batches(recipe.batch_size, seed=FLAGS.seed)
 
 
 def baselines(model, train, test, recipe):
@@ -169,19 +181,20 @@ def evaluate(features, train, test, recipe):
     return kb.evaluation.evaluate_features(features[0], train.labels, features[1], test.labels, k=recipe.knn_k)
 
 
-def cross_correlation(model, images):
+def cross_correlation(model, views, images):
     """The cross-correlation matrix of two views of up to 1,024 images, in inference mode."""
-    view_a, view_b = model.views(images.sample(1024)[0], step=0)
+    view_a, view_b = views(images.sample(1024)[0], step=0)
     return kb.ops.cross_correlation(model.project(view_a), model.project(view_b))
 
 
-def draw(output, model, features, train, shown, correlation_before):
+def draw(output, model, views, features, train, shown, correlation_before):
     """The five pictures of a run."""
     metrics = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     images, rows = shown.sample(PICTURE_COLUMNS)
-    kb.plots.view_pairs(images, *model.views(images, step=0), output / "views.png")
+    kb.plots.plot_views(views, images, output / "views.png")
     kb.plots.loss_terms(metrics, output / "loss.png")
-    kb.plots.cross_correlation(correlation_before, cross_correlation(model, shown), output / "cross_correlation.png")
+    correlation_after = cross_correlation(model, views, shown)
+    kb.plots.cross_correlation(correlation_before, correlation_after, output / "cross_correlation.png")
     # Among the images it was trained on, an image is its own first neighbour.
     itself = int(shown is train)
     neighbors, _ = kb.evaluation.nearest_neighbors(features[1][rows], features[0], k=min(8 + itself, len(train)))

@@ -279,9 +279,12 @@ class BarlowTwins(keras.Model):
         if self.views is None:
             view_a, view_b = inputs.checked_pair(x)
         else:
-            view_a, view_b = self.views(inputs.checked_images(x), training=True, step=step)
+            view_a, view_b = self.views(self._images(x), training=True, step=step)
             inputs.check_shapes(view_a, view_b)
         return inputs.checked_rows(view_a), view_b
+
+    def _images(self, x):
+        return inputs.checked_images(x, crops=getattr(self.views, "takes_crops", False))
 
     def _parts(self, data, step):
         """One function for each micro-batch, which gives its two views."""
@@ -294,9 +297,15 @@ class BarlowTwins(keras.Model):
             view_a, view_b = inputs.checked_pair(x)
             tensors, views_of = (inputs.checked_rows(view_a), view_b), lambda a, b: (a, b)
         else:
-            images = inputs.checked_rows(inputs.checked_images(x))
-            tables = self.views.draw(ops.shape(images)[0], step)
-            tensors, views_of = (images, *tables), lambda images, *tables: self.views.apply(images, tables)
+            images = tf.nest.flatten(self._images(x))
+            tables = self.views.draw(ops.shape(inputs.checked_rows(images[0]))[0], step)
+            count_images = len(images)
+            tensors = (*images, *tables)
+
+            def views_of(*portion):
+                crops = portion[:count_images]
+                return self.views.apply(crops if count_images == 2 else crops[0], portion[count_images:])
+
         rows = ops.shape(tensors[0])[0]
         if isinstance(rows, int) and rows < count:
             raise ValueError(

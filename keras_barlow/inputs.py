@@ -29,12 +29,16 @@ def checked_encoder(encoder):
     return encoder
 
 
-def checked_images(x):
-    """The images of a batch, where the model draws the views."""
+def checked_images(x, crops=False):
+    """The images of a batch, where the model draws the views; or pairs of crops, where its views leave the crop out."""
+    if crops and isinstance(x, (tuple, list)) and len(x) == 2:
+        check_shapes(*x)
+        return tuple(checked_images(crop) for crop in x)
     if isinstance(x, (tuple, list)):
         raise ValueError(
             f"This model draws the views by itself, from one batch of images. Received: {len(x)} tensors as input. "
-            "Pass views=None to BarlowTwins where the data holds pairs of views already."
+            "Pass views=None to BarlowTwins where the data holds pairs of views already, and views without the crop "
+            '(without="crop") where it holds pairs of crops.'
         )
     if len(x.shape) != 4:
         raise ValueError(

@@ -7,18 +7,20 @@ from sklearn.manifold import TSNE
 _DPI = 120
 
 
-def view_pairs(images, view_a, view_b, path):
-    """A grid of three rows: the images, and below each its two views.
+def plot_views(views, images, path="views.png", step=0):
+    """A grid of three rows: the images, and below each its two views. What to look at before training.
 
     Args:
-        images: Array `(n, height, width, 3)` on 0..255.
-        view_a: Array `(n, height, width, 3)`.
-        view_b: Array `(n, height, width, 3)`.
+        views: `keras_barlow.views.Views`, or another layer that gives `(view_a, view_b)`.
+        images: Array `(n, height, width, 3)` on 0..255, or a list of such images of any sizes.
         path: PNG file to write.
+        step: Which draws to take, see `Views`.
 
     Returns:
         `path`.
     """
+    pairs = [views(np.asarray(image)[None], step=step + number) for number, image in enumerate(images)]
+    view_a, view_b = ([np.asarray(view[0]) for view in side] for side in zip(*pairs, strict=True))
     figure = Figure(figsize=(1.1 * len(images), 3.6), layout="constrained")
     axes = figure.subplots(3, len(images), squeeze=False)
     for row, (name, batch) in enumerate((("image", images), ("view A", view_a), ("view B", view_b))):

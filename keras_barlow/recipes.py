@@ -44,6 +44,8 @@ class Recipe:
         precision: Keras dtype policy, `"float32"` or `"mixed_bfloat16"`.
         stored_size: Side to which images are brought before any view is drawn; None for `image_size`. The
             encoder is judged on the centre of `image_size`.
+        crops_from_files: Whether the crops are cut from the files as they are (`data.Images.crop_pairs`), and the
+            model's views leave the crop out; else from the stored images, in the model.
         train_per_class: Only the first so many training images of each class; None for all.
         test_per_class: The same for testing.
     """
@@ -76,6 +78,7 @@ class Recipe:
     knn_k: int = 200
     precision: str = "float32"
     stored_size: int | None = None
+    crops_from_files: bool = False
     train_per_class: int | None = None
     test_per_class: int | None = None
 
@@ -120,23 +123,36 @@ class Recipe:
                     kernel_initializer=keras.initializers.VarianceScaling(*self.kernel_variance),
                 ),
                 projector=Projector(self.projector),
-                views=views.barlow_twins(
-                    self.image_size,
-                    crop_scale=self.crop_scale,
-                    flip=self.flip,
-                    jitter=self.jitter,
-                    jitter_probability=self.jitter_probability,
-                    grayscale=self.grayscale,
-                    blur=self.blur,
-                    solarization=self.solarization,
-                    seed=seed,
-                ),
+                views=self.views(seed, without=("crop",) if self.crops_from_files else ()),
                 loss=losses.BarlowTwinsLoss(self.redundancy_weight),
             )
         finally:
             keras.config.set_dtype_policy(policy)
         model.compile(optimizer=self._optimizer(steps_per_epoch))
         return model
+
+    def views(self, seed=None, without=()):
+        """The recipe's views.
+
+        Args:
+            seed: See `views.Views`.
+            without: Names of transforms to leave out, see `views.policy`.
+
+        Returns:
+            A `views.Views` layer.
+        """
+        return views.barlow_twins(
+            self.image_size,
+            crop_scale=self.crop_scale,
+            flip=self.flip,
+            jitter=self.jitter,
+            jitter_probability=self.jitter_probability,
+            grayscale=self.grayscale,
+            blur=self.blur,
+            solarization=self.solarization,
+            seed=seed,
+            without=without,
+        )
 
     def _optimizer(self, steps_per_epoch):
         if self.optimizer == "lars":
@@ -247,6 +263,7 @@ IMAGENET_RESNET50 = Recipe(
     final_fraction=0.001,
     precision="mixed_bfloat16",
     stored_size=256,
+    crops_from_files=True,
 )
 
 _RECIPES = {recipe.name: recipe for recipe in (DIGITS, CIFAR10_SMALL, CIFAR10_RESNET18, IMAGENET_RESNET50)}

@@ -66,6 +66,28 @@ def trained_weights(kind, form, accumulation_steps, strategy=None):
     return [weight.numpy() for weight in trained.weights]
 
 
+def images(rows=16):
+    """Photo-like images, the same in each row, so that only what is drawn differs."""
+    smooth = keras.ops.image.resize(np.random.default_rng(1).uniform(0, 255, (1, 4, 4, 3)), (20, 20))
+    return np.repeat(np.asarray(keras.ops.cast(smooth, "uint8")), rows, axis=0)
+
+
+def drawn_views(compiled, strategy=None):
+    """Both views of a batch over the replicas, with the transforms compiled by XLA or not."""
+    layer = kb.views.barlow_twins(16, seed=5)
+    apply = tf.function(layer.apply, jit_compile=compiled)
+
+    def step(part):
+        return apply(part, layer.draw(keras.ops.shape(part)[0], step=3))
+
+    if strategy is None:
+        return [view.numpy() for view in step(tf.constant(images()))]
+    dataset = tf.data.Dataset.from_tensor_slices(images()).batch(16, drop_remainder=True)
+    batch = next(iter(strategy.experimental_distribute_dataset(dataset)))
+    parts = tf.function(lambda batch: strategy.run(step, args=(batch,)))(batch)
+    return [np.concatenate(strategy.experimental_local_results(view)) for view in parts]
+
+
 def main():
     replicas = int(sys.argv[1])
     tf.config.threading.set_inter_op_parallelism_threads(2 * replicas)
@@ -76,6 +98,9 @@ def main():
     for run in RUNS:
         for index, weight in enumerate(trained_weights(*run, strategy)):
             results["-".join(map(str, [*run, index]))] = weight
+    for compiled in (False, True):
+        for name, view in zip("ab", drawn_views(compiled, strategy), strict=True):
+            results[f"view-{name}-{compiled}"] = view
     np.savez(sys.argv[2], **results)
 
 

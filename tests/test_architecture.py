@@ -14,8 +14,8 @@ PACKAGE = pathlib.Path(kb.__file__).parent
 FLOORS = [
     {"ops", "distribution", "optimizers", "export", "plots", "version"},
     {"randomness"},
-    {"normalization", "augmentations", "losses", "evaluation", "data", "inputs"},
-    {"encoders", "projector", "views", "callbacks"},
+    {"normalization", "augmentations", "losses", "evaluation", "inputs"},
+    {"encoders", "projector", "views", "callbacks", "data"},
     {"barlow_twins"},
     {"recipes"},
 ]

@@ -6,6 +6,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from keras_barlow import augmentations as aug
 from keras_barlow.augmentations import color
+from keras_barlow.augmentations.fusion import to_images, to_planes
 
 SIZE = 40
 TRANSFORMS = {
@@ -41,13 +42,15 @@ def pil_error(images, transformed, reference):
 class TestContract:
     """What holds for every transform."""
 
-    def test_output_is_float32_in_range_for_uint8_and_float(self, name):
+    def test_output_is_float32_in_range_and_the_same_for_uint8_and_float(self, name):
         images = photos()
+        expected = TRANSFORMS[name]()(images)
         for dtype in ("uint8", "float32", "float64"):
             outputs = TRANSFORMS[name]()(images.astype(dtype))
             assert outputs.dtype == tf.float32
             assert outputs.shape == TRANSFORMS[name]().compute_output_shape(images.shape)
             assert np.min(outputs) >= 0 and np.max(outputs) <= 255.01
+            np.testing.assert_array_equal(outputs, expected)
 
     def test_a_transformation_is_the_same_eager_traced_and_compiled(self, name):
         layer, images = TRANSFORMS[name](), tf.constant(photos())
@@ -67,6 +70,28 @@ class TestContract:
         assert np.abs(first - first[:1]).max() > 1
         assert np.abs(first - second).max() > 1
         np.testing.assert_array_equal(TRANSFORMS[name]()(images), first)
+
+    def test_every_image_is_transformed_by_its_own_row(self, name):
+        layer, images = TRANSFORMS[name](), np.repeat(photos(1), 6, axis=0)
+        layer.probability = 1.0
+        transformation = layer.get_random_transformation(images, seed=8)
+        outputs = np.asarray(layer.transform_images(images, transformation))
+        for row in range(6):
+            one = {key: values[row : row + 1] for key, values in transformation.items()}
+            np.testing.assert_allclose(layer.transform_images(images[:1], one)[0], outputs[row], atol=2e-3)
+        if name not in ("flip", "grayscale", "solarization"):
+            differences = [np.abs(outputs[i] - outputs[j]).max() for i in range(6) for j in range(i)]
+            assert min(differences) > 0.1
+
+    def test_replicas_draw_what_one_device_would(self, name, strategy):
+        images = np.repeat(photos(1), 8, axis=0)
+        with strategy.scope():
+            layer = TRANSFORMS[name]()
+        dataset = strategy.experimental_distribute_dataset(tf.data.Dataset.from_tensors(images).unbatch().batch(8))
+        parts = tf.function(lambda batch: strategy.run(lambda part: layer(part), args=(batch,)))(next(iter(dataset)))
+        parts = strategy.experimental_local_results(parts)
+        np.testing.assert_allclose(np.concatenate(parts), TRANSFORMS[name]()(images), atol=2e-3)
+        assert len({np.round(part, 1).tobytes() for part in map(np.asarray, parts)}) > 1
 
     def test_tf_data_batched_and_unbatched(self, name):
         layer, images = TRANSFORMS[name](), photos()
@@ -96,6 +121,14 @@ class TestContract:
         assert again.get_config() == layer.get_config()
         np.testing.assert_array_equal(again(photos()), layer(photos()))
 
+    def test_in_a_functional_model_and_through_a_keras_file(self, name, tmp_path):
+        model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), TRANSFORMS[name]()])
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+        images = photos().astype("float32")
+        np.testing.assert_allclose(again(images, training=True), model(images, training=True), atol=2e-3)
+        np.testing.assert_allclose(again.predict(images, verbose=0), model(images, training=False), atol=2e-3)
+
     def test_wrong_rank_is_refused(self, name):
         with pytest.raises(ValueError, match=r"Images must have the shape.*Received"):
             TRANSFORMS[name]()(np.zeros((4, 4), "uint8"))
@@ -109,6 +142,29 @@ def test_probability_zero_and_one(name):
     np.testing.assert_array_equal(layer(images), images)
     layer.probability = 1.0
     assert (np.abs(np.asarray(layer(images)) - images).max(axis=(1, 2, 3)) > 0).all()
+
+
+@pytest.mark.parametrize("name", [name for name in TRANSFORMS if name != "crop"])
+def test_an_image_is_chosen_with_the_probability_asked_for(name):
+    layer = TRANSFORMS[name]()
+    chosen = np.asarray(layer.get_random_transformation(tf.zeros((20_000, 1, 1, 3)), seed=6)["chosen"], "float64")
+    assert abs(chosen.mean() - layer.probability) < 4 * np.sqrt(layer.probability * (1 - layer.probability) / 20_000)
+    # One image's choice says nothing of the next one's.
+    assert abs(np.corrcoef(chosen[1:], chosen[:-1])[0, 1]) < 0.03
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_rare_blur_leaves_out_the_work_and_changes_no_number(few):
+    layer, images = aug.RandomGaussianBlur((1.0, 2.0), probability=0.1), photos(64)
+    transformation = layer.get_random_transformation(images, seed=1)
+    # With more chosen images than there is room for, the whole batch is worked on.
+    chosen = tf.range(64) % (13 if few else 2) == 0
+    transformation = {**transformation, "chosen": chosen}
+    outputs = layer.transform_images(images, transformation)
+    layer.probability = 1.0
+    np.testing.assert_array_equal(outputs, layer.transform_images(images, transformation))
+    np.testing.assert_array_equal(np.asarray(outputs)[~chosen.numpy()], images[~chosen.numpy()])
+    assert (np.abs(np.asarray(outputs) - images).max(axis=(1, 2, 3)) > 1).sum() == chosen.numpy().sum()
 
 
 @pytest.mark.parametrize("box", [(0, 0, 40, 40), (3, 5, 20, 31), (10, 0, 30, 7), (0, 17, 9, 23)])
@@ -201,8 +257,8 @@ def pil_hue(image, turns):
 def test_hue_against_pil(turns):
     images = photos()
     # PIL works on whole steps of the hue; the same step keeps its rounding out of the comparison.
-    turned = color.turn_hue(tf.cast(images, tf.float32), tf.fill((6,), int(turns * 255) / 256))
-    assert pil_error(images, turned, lambda image: pil_hue(image, turns)) < 1.0
+    planes = color.turn_hue(to_planes(tf.cast(images, tf.float32)), tf.fill((6,), int(turns * 255) / 256))
+    assert pil_error(images, to_images(planes), lambda image: pil_hue(image, turns)) < 1.0
 
 
 @pytest.mark.parametrize("place", range(4))

@@ -26,29 +26,47 @@ def keras_layers():
     ]
 
 
-def keras_cv_layers():
-    """The README's policy."""
-    cv = keras_cv.layers
+def keras_pipeline():
+    """Keras' policies, which hold layers themselves."""
+    layers = keras.layers
     return [
-        cv.RandomCropAndResize((24, 24), crop_area_factor=(0.08, 1.0), aspect_ratio_factor=(3 / 4, 4 / 3)),
-        cv.RandomFlip("horizontal"),
-        cv.RandomApply(cv.RandomColorJitter((0, 255), 0.4, 0.4, 0.2, 0.1), rate=0.8),
-        cv.RandomApply(cv.Grayscale(output_channels=3), rate=0.2),
-        cv.RandomApply(cv.RandomGaussianBlur(kernel_size=3, factor=(0.1, 2.0)), rate=0.5),
-        cv.RandomApply(cv.Solarization((0, 255), threshold_factor=(128, 128)), rate=0.2),
+        layers.RandAugment((0, 255), num_ops=2, factor=0.3),
+        layers.Pipeline([layers.RandomFlip("horizontal"), layers.RandomBrightness(0.2, (0, 255))]),
+        layers.Resizing(24, 24),
     ]
 
 
+def keras_cv_pipeline():
+    cv = keras_cv.layers
+    return [
+        cv.RandAugment((0, 255), augmentations_per_image=1, magnitude=0.2, geometric=False),
+        cv.RandomAugmentationPipeline([cv.Grayscale(output_channels=3), cv.Solarization((0, 255))], 1, rate=0.5),
+        cv.Resizing(24, 24),
+    ]
+
+
+def twice(make):
+    return lambda: kb.views.Views(make(), make(), seed=0)
+
+
 POLICIES = {
-    "keras": keras_layers,
-    "keras_cv": keras_cv_layers,
-    "mixed": lambda: [kb.augmentations.RandomResizedCrop(24, 24), *keras_cv_layers()[1:3], *keras_layers()[:1]],
+    "keras": twice(keras_layers),
+    "keras_pipeline": twice(keras_pipeline),
+    "keras_cv": lambda: kb.views.keras_cv_barlow_twins(24),
+    "keras_cv_pipeline": twice(keras_cv_pipeline),
+    "mixed": twice(
+        lambda: [
+            kb.augmentations.RandomResizedCrop(24, 24),
+            *kb.views.keras_cv_barlow_twins(24).layers_a[1:3],
+            keras.layers.RandomFlip("horizontal"),
+        ]
+    ),
 }
 
 
 @pytest.fixture(params=POLICIES)
 def views(request):
-    return kb.views.Views(POLICIES[request.param](), POLICIES[request.param](), seed=0)
+    return POLICIES[request.param]()
 
 
 def model_with(views):
@@ -66,6 +84,7 @@ def test_views_are_two_and_random(views):
     view_a, view_b = views(images())
     assert view_a.shape == view_b.shape == (8, 24, 24, 3)
     assert np.abs(np.asarray(view_a) - view_b).mean() > 1
+    assert not views.supports_jit
     assert np.asarray(view_a).min() >= 0 and 100 < np.asarray(view_a).max() <= 255.01
 
 
@@ -74,8 +93,22 @@ def test_two_steps_in_the_model(views):
     assert np.isfinite(history.history["loss"]).all()
 
 
+@pytest.mark.parametrize("views", ["keras", "keras_cv"], indirect=True)
 def test_two_steps_from_tf_data(views):
     dataset = tf.data.Dataset.from_tensor_slices(images()).batch(4, drop_remainder=True)
     pairs = dataset.map(lambda batch: (views(batch, training=True),))
     history = model_with(None).fit(pairs, epochs=1, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
+
+
+def test_the_policy_of_keras_cv_has_the_strengths_of_the_paper():
+    """Saturation and hue have scales of their own there: 0.2 and 0.1 as they stand would leave next to no colour."""
+    jitter = kb.views.keras_cv_barlow_twins(24).layers_a[2]
+    image = np.full((512, 4, 4, 3), (200, 100, 50), "float32")
+    for layer, (low, high), measure in (
+        (jitter._layer.random_saturation, (0.8, 1.2), lambda hsv: hsv[:, 1] / 0.75),
+        (jitter._layer.random_hue, (-0.1, 0.1), lambda hsv: hsv[:, 0] - 1 / 18),
+    ):
+        hsv = np.asarray(tf.image.rgb_to_hsv(np.asarray(layer(image))[:, 0, 0] / 255.0))
+        measured = (measure(hsv) + 0.5) % 1 - 0.5 if low < 0 else measure(hsv)
+        assert low - 0.01 < measured.min() < low + 0.03 and high - 0.03 < measured.max() < high + 0.01

@@ -1,5 +1,6 @@
 """The example, run as a user runs it."""
 
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -68,27 +69,30 @@ def test_a_run_leaves_everything_it_promises(folder, tmp_path):
     assert "must be empty, so that no other run is overwritten" in again.stderr
 
 
-def test_images_without_labels(folder, tmp_path):
-    output = tmp_path / "run"
-    (folder / "test" / "3" / "broken.png").write_bytes(b"text")
-    flags = ["--nolabels", "--skip_corrupt", "--epochs=1", "--batch_size=16", f"--output_dir={output}"]
-    done = pretrain(f"--data_dir={folder / 'test'}", *flags)
-    (folder / "test" / "3" / "broken.png").unlink()
-    assert done.returncode == 0, done.stderr
-    assert "without labels nothing is evaluated" in done.stdout
-    assert "1 of 41 files cannot be read" in done.stderr and "3/broken.png" in done.stderr
-    assert set(json.loads((output / "results.json").read_text())) == {"epochs", "images_seen", "seconds"}
-    check_pictures(output)
-    assert (output / "encoder" / "saved_model.pb").exists()
-
-
 @pytest.fixture(scope="module")
 def script():
-    """The example as a module: a process of its own for every bad flag would only start TensorFlow again."""
+    """The example as a module: a process of its own for every run would only start TensorFlow again."""
     specification = importlib.util.spec_from_file_location("pretrain", SCRIPT)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+def test_crops_from_files_without_labels(script, folder, tmp_path, monkeypatch, capsys, caplog):
+    output = tmp_path / "run"
+    recipe = dataclasses.replace(kb.recipes.DIGITS, crops_from_files=True, stored_size=36)
+    monkeypatch.setattr(kb.recipes, "get", lambda name: recipe)
+    (folder / "test" / "3" / "broken.png").write_bytes(b"text")
+    flags = ["--nolabels", "--skip_corrupt", "--epochs=1", "--batch_size=16", f"--output_dir={output}"]
+    with flagsaver.flagsaver():
+        script.FLAGS(["pretrain.py", f"--data_dir={folder / 'test'}", *flags])
+        script.main(None)
+    (folder / "test" / "3" / "broken.png").unlink()
+    assert "without labels nothing is evaluated" in capsys.readouterr().out
+    assert "1 of 41 files cannot be read" in caplog.text and "3/broken.png" in caplog.text
+    assert set(json.loads((output / "results.json").read_text())) == {"epochs", "images_seen", "seconds"}
+    check_pictures(output)
+    assert (output / "encoder" / "saved_model.pb").exists()
 
 
 @pytest.mark.parametrize(
@@ -113,3 +117,12 @@ def test_an_error_is_a_line_and_not_a_traceback(tmp_path):
     assert done.returncode == 1
     assert "error: Unknown recipe. Received: 'digit'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_views_are_shown(folder, tmp_path):
+    picture = tmp_path / "views.png"
+    flags = ["--policy=simclr", "--without=jitter", "--image_size=24", "--count=3", f"--output={picture}"]
+    command = [sys.executable, SCRIPT.with_name("show_views.py"), f"--data_dir={folder}", *flags]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert min(np.asarray(Image.open(picture)).shape[:2]) > 200

@@ -42,23 +42,45 @@ def check(weights, run):
     assert max(np.abs(a - b).max() for a, b in zip(start, expected, strict=True)) > 1e-2
 
 
-@pytest.mark.parametrize("replicas", [1, 4])
-@pytest.mark.parametrize("kind, form, accumulation_steps", training.RUNS)
-def test_every_weight_is_that_of_the_global_batch(request, kind, form, accumulation_steps, replicas):
+# Two micro-batches on one and on two replicas.
+@pytest.mark.parametrize(
+    "replicas, kind, form, accumulation_steps",
+    [(replicas, *run) for replicas in (1, 4) for run in training.RUNS if (replicas, run[2]) != (4, 2)],
+)
+def test_every_weight_is_that_of_the_global_batch(request, replicas, kind, form, accumulation_steps):
     run = (kind, form, accumulation_steps)
     strategy = request.getfixturevalue("strategy") if replicas == 4 else None
     check(training.trained_weights(*run, strategy), run)
 
 
-def test_every_weight_of_two_replicas_is_that_of_the_global_batch(tmp_path):
-    """In another process, since this one has its strategy."""
-    command = [sys.executable, "-m", "tests.replica_training", "2", str(tmp_path / "two.npz")]
+@pytest.fixture(scope="module")
+def two_replicas(tmp_path_factory):
+    """What two replicas give, in another process, since this one has its strategy."""
+    path = tmp_path_factory.mktemp("replicas") / "two.npz"
+    command = [sys.executable, "-m", "tests.replica_training", "2", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=pathlib.Path(__file__).parents[1])
     assert done.returncode == 0, done.stderr[-2000:]
-    results = np.load(tmp_path / "two.npz")
+    return np.load(path)
+
+
+def test_every_weight_of_two_replicas_is_that_of_the_global_batch(two_replicas):
     for run in training.RUNS:
         name = "-".join(map(str, run))
-        check([results[f"{name}-{index}"] for index in range(len(plain_weights(run[0])))], run)
+        check([two_replicas[f"{name}-{index}"] for index in range(len(plain_weights(run[0])))], run)
+
+
+def test_views_are_the_same_compiled_and_not_on_one_and_on_two_replicas(two_replicas):
+    expected = training.drawn_views(compiled=False)
+    for view in expected:
+        distinct = [np.abs(view[i] - view[j]).mean() for i in range(16) for j in range(i)]
+        assert min(distinct) > 0.5
+    for compiled in (False, True):
+        single = training.drawn_views(compiled)
+        double = [two_replicas[f"view-{name}-{compiled}"] for name in "ab"]
+        for want, *got in zip(expected, single, double, strict=True):
+            for views in got:
+                # Solarisation jumps at its threshold, so a rounding there may move one pixel by one step.
+                assert np.mean(np.abs(views - want) > 2e-3) < 1e-3
 
 
 def test_an_empty_replica_is_exact(tmp_path):

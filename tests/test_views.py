@@ -76,6 +76,64 @@ def test_foreign_layers_are_called_as_they_are():
     assert not layer.supports_jit and policy().supports_jit
 
 
+def test_a_pair_of_crops_becomes_view_a_and_view_b():
+    layer = views.barlow_twins(24, without=("crop", "jitter", "grayscale", "blur", "solarization"), seed=0)
+    crops = photos(8, 24, 24), photos(8, 24, 24, seed=1)
+    for view, crop in zip(layer(crops, step=0), crops, strict=True):
+        mirrored = np.asarray(view)[:, 0, 0] == crop[:, 0, -1]
+        assert 0 < mirrored.all(axis=-1).sum() < 8
+        for image, original in zip(np.asarray(view), crop, strict=True):
+            assert (image == original).all() or (image == original[:, ::-1]).all()
+    assert layer(tuple(crop[0] for crop in crops), step=0)[1].shape == (24, 24, 3)
+    with pytest.raises(ValueError, match="a pair of such crops"):
+        layer((*crops, crops[0]))
+
+
+def test_what_is_done_to_an_image_is_independent_between_transforms_views_and_steps():
+    layer = views.barlow_twins(24, blur=(0.5, 0.5), solarization=(0.5, 0.5), grayscale=0.5, jitter_probability=0.5)
+    choices = []
+    for step in range(2):
+        for layers, table in zip((layer.layers_a, layer.layers_b), layer.draw(20_000, step), strict=True):
+            start = 0
+            for transform in layers:
+                numbers = table[:, start : start + transform.numbers_per_image]
+                start += transform.numbers_per_image
+                drawn = transform.transformation_from(numbers, (20_000, 32, 32, 3))
+                choices.append(np.asarray(drawn["chosen"] if "chosen" in drawn else drawn["height"], "float64"))
+    assert len(choices) == 24
+    assert abs(np.corrcoef(choices)[np.triu_indices(24, 1)]).max() < 0.04
+
+
+def test_simclr_cifar_and_multi_channel():
+    for layers in (views.simclr(24).layers_a, views.simclr(24).layers_b):
+        assert [type(layer).__name__ for layer in layers][2:] == [
+            "RandomColorJitter",
+            "RandomGrayscale",
+            "RandomGaussianBlur",
+        ]
+        np.testing.assert_allclose([layers[2].brightness, layers[2].saturation], [(0.2, 1.8)] * 2)
+        assert (layers[2].hue, layers[4].probability) == ((-0.2, 0.2), 0.5)
+    assert not any(isinstance(layer, augmentations.RandomGaussianBlur) for layer in views.cifar().transforms)
+    bands = np.random.default_rng(0).integers(0, 256, (4, 20, 20, 7), dtype="uint8")
+    view_a, view_b = views.multi_channel(16, seed=0)(bands)
+    assert view_a.shape == view_b.shape == (4, 16, 16, 7)
+    with pytest.raises(ValueError, match=r"need RGB images, with 3 channels\. Received: 7"):
+        policy()(bands)
+
+
+@pytest.mark.parametrize("name", views.policies.TRANSFORMS)
+def test_each_transform_can_be_left_out_by_name(name):
+    whole = [type(layer) for layer in policy().layers_b]
+    index = views.policies.TRANSFORMS.index(name)
+    layers = views.barlow_twins(24, without=name).layers_b
+    assert [type(layer) for layer in layers] == whole[:index] + whole[index + 1 :]
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(ValueError, match=r"`without` takes names of transforms: crop, .*Received: 'color'"):
+        views.barlow_twins(24, without=("color", "blur"))
+
+
 def test_config_round_trip():
     layer = policy()
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_barlow import randomness
+from keras_barlow.augmentations.fusion import to_images, to_planes
 
 
 def check_probability(probability):
@@ -23,25 +24,12 @@ def per_image(values):
     return ops.reshape(values, (-1, 1, 1, 1))
 
 
-def luma(images):
-    """ITU-R 601 luma of RGB images, as PIL converts to `L`: `(..., 3)` to `(..., 1)`.
-
-    Raises:
-        ValueError: If the images have no 3 channels.
-    """
-    if images.shape[-1] != 3:
-        raise ValueError(
-            "Colour transforms need RGB images, with 3 channels last. "
-            f"Received: images.shape={tuple(images.shape)}. Repeat a grey channel 3 times, or leave colour out."
-        )
-    return 0.299 * images[..., 0:1] + 0.587 * images[..., 1:2] + 0.114 * images[..., 2:3]
-
-
 class RandomTransform(keras.layers.Layer):
     """Base class of the random, batched, serialisable image transforms.
 
     A subclass sets `numbers_per_image` and implements `transformation_from(numbers, image_shape)` and
-    `apply(images, transformation)`. Every image has a draw of its own.
+    `apply(planes, transformation)`, which leaves the images alone that are not chosen. Every image has a draw of its
+    own.
 
     Args:
         probability: With which an image is transformed, in [0, 1].
@@ -69,7 +57,7 @@ class RandomTransform(keras.layers.Layer):
         self.built = True
 
     def call(self, images, training=True):
-        images = ops.cast(images, "float32")
+        images = ops.convert_to_tensor(images)
         if len(images.shape) == 3:
             return ops.squeeze(self.call(images[None], training=training), axis=0)
         if len(images.shape) != 4:
@@ -109,13 +97,22 @@ class RandomTransform(keras.layers.Layer):
         Returns:
             Float32 images on 0..255.
         """
-        images = ops.cast(images, "float32")
+        return to_images(self.transform_planes(to_planes(images), transformation, training=training))
+
+    def transform_planes(self, planes, transformation, training=True):
+        """The same on planes `(batch, height, channels, width)`, the layout in which transforms follow each other.
+
+        Args:
+            planes: uint8 or float tensor `(batch, height, channels, width)` on 0..255.
+            transformation: What `get_random_transformation` returned.
+            training: Python boolean; False changes nothing.
+
+        Returns:
+            Planes on 0..255: float32, or `planes` where nothing changes.
+        """
         if not training or transformation is None or self.probability == 0:
-            return images
-        transformed = self.apply(images, transformation)
-        if self.probability == 1:
-            return transformed
-        return ops.where(per_image(transformation["chosen"]), transformed, images)
+            return planes
+        return self.apply(planes, transformation)
 
     def transformation_from(self, numbers, image_shape):
         """Maps uniform numbers `(batch, numbers_per_image)` to the parameters of the transformation.
@@ -124,8 +121,8 @@ class RandomTransform(keras.layers.Layer):
         """
         return {"chosen": numbers[:, -1] < self.probability}
 
-    def apply(self, images, transformation):
-        """Transforms every image, float32 to float32."""
+    def apply(self, planes, transformation):
+        """Transforms the chosen images, planes `(batch, height, channels, width)` to float32 planes."""
         raise NotImplementedError
 
     def compute_output_shape(self, input_shape):

@@ -7,15 +7,17 @@ import numpy as np
 from keras import ops
 
 from keras_barlow.augmentations.base import RandomTransform, uniform
-from keras_barlow.augmentations.resampling import resample
+from keras_barlow.augmentations.fusion import fused
+from keras_barlow.augmentations.rarity import of_the_chosen
+from keras_barlow.augmentations.resampling import Taps, resample
 
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
 class RandomGaussianBlur(RandomTransform):
     """Blurs each image with a Gaussian of random width.
 
-    The exact, normalised Gaussian out to four deviations, with the border pixels repeated outwards; two
-    products with a banded matrix per image.
+    The exact, normalised Gaussian out to four deviations, with the border pixels repeated outwards. Where few images of
+    a batch are chosen, only those are worked on.
 
     Args:
         sigma: `(low, high)`: deviation in pixels, drawn uniformly.
@@ -48,21 +50,31 @@ class RandomGaussianBlur(RandomTransform):
             "sigma": uniform(numbers[:, 0], *self.sigma),
         }
 
-    def apply(self, images, transformation):
-        rows, columns = (self._matrices(transformation["sigma"], size) for size in images.shape[1:3])
-        return resample(images, rows, columns)
+    def apply(self, planes, transformation):
+        return of_the_chosen(self._blur, planes, transformation, self.probability)
 
-    def _matrices(self, sigma, size):
-        """One `(size, size)` blurring matrix per image: its taps, each at the pixel it reads."""
-        radius = math.ceil(4 * self.sigma[1])
-        offsets = np.arange(-radius, radius + 1)
-        taps = ops.exp(-0.5 * ops.square(offsets.astype("float32") / sigma[:, None]))
-        taps = taps / ops.sum(taps, axis=1, keepdims=True)
-        reads = np.clip(np.arange(size)[None, :] + offsets[:, None], 0, size - 1)
-        places = np.zeros((len(offsets), size, size), "float32")
-        np.put_along_axis(places, reads[:, :, None], 1.0, axis=2)
-        matrices = ops.matmul(taps, places.reshape(len(offsets), -1))
-        return ops.reshape(matrices, (-1, size, size))
+    def _blur(self, planes, transformation):
+        weights = _gaussian_weights(transformation["sigma"], transformation["chosen"], radius=self._radius)
+        rows, columns = (Taps(weights, self._reads(size)) for size in (planes.shape[1], planes.shape[3]))
+        return resample(planes, rows, columns)
+
+    @property
+    def _radius(self):
+        return math.ceil(4 * self.sigma[1])
+
+    def _reads(self, size):
+        """The pixels under each tap; beyond the border, the border's."""
+        taps = np.arange(-self._radius, self._radius + 1)
+        return np.clip(np.arange(size)[:, None] + taps, 0, size - 1)[None].astype("int32")
 
     def get_config(self):
         return {**super().get_config(), "sigma": self.sigma}
+
+
+@fused
+def _gaussian_weights(sigma, chosen, *, radius):
+    """Normalised Gaussian taps `(batch, 1, 2 * radius + 1)`; a single 1 in the middle for images not chosen."""
+    taps = np.arange(-radius, radius + 1).astype("float32")
+    weights = ops.exp(-0.5 * ops.square(taps / sigma[:, None]))
+    weights = weights / ops.sum(weights, axis=1, keepdims=True)
+    return ops.where(chosen[:, None], weights, ops.cast(taps == 0, "float32"))[:, None]

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_barlow.augmentations.base import RandomTransform, luma, per_image, uniform
+from keras_barlow.augmentations.base import RandomTransform, per_image, uniform
+from keras_barlow.augmentations.fusion import fused
 
 # All orders of brightness (0), contrast (1) and saturation (2); hue stands at one of four places among them.
 _ORDERS = np.array(list(itertools.permutations(range(3))), "int32")
@@ -60,24 +61,13 @@ class RandomColorJitter(RandomTransform):
             "hue_place": order % _HUE_PLACES,
         }
 
-    def apply(self, images, transformation):
-        # Hue is the dear one. It is computed once, between two runs through the other three, each of which
-        # leaves out (by a factor of 1) what the image's own order has on the other side.
-        for place in range(3):
-            images = self._blend(images, transformation, place, transformation["hue_place"] > place)
-        if self.hue != (0.0, 0.0):
-            images = turn_hue(images, transformation["hue"])
-        for place in range(3):
-            images = self._blend(images, transformation, place, transformation["hue_place"] <= place)
-        return images
-
-    def _blend(self, images, transformation, place, active):
-        chosen = ops.one_hot(transformation["order"][:, place], 3)
-        factor = ops.where(active, ops.sum(chosen * transformation["factors"], axis=1), 1.0)
-        grey = luma(images)
-        mean = ops.mean(grey, axis=(1, 2, 3), keepdims=True)
-        other = per_image(chosen[:, 1]) * mean + per_image(chosen[:, 2]) * grey
-        return ops.clip(images + per_image(1.0 - factor) * (other - images), 0.0, 255.0)
+    def apply(self, planes, transformation):
+        # Contrast needs the mean of all that comes before it, so there is a half before it and a half after it.
+        check_rgb(planes)
+        first, second = _halves(*(transformation[name] for name in ("factors", "hue", "order", "hue_place")))
+        chosen = transformation["chosen"]
+        planes = _first_half(planes, chosen, *first)
+        return _second_half(planes, chosen, _mean_luma(planes), transformation["factors"][:, 1], *second)
 
     def get_config(self):
         return {
@@ -89,29 +79,115 @@ class RandomColorJitter(RandomTransform):
         }
 
 
-def turn_hue(images, turns):
+def check_rgb(planes):
+    """Raises ValueError if planes `(batch, height, channels, width)` have not 3 channels."""
+    if planes.shape[2] != 3:
+        raise ValueError(
+            "Colour transforms need RGB images, with 3 channels. "
+            f"Received: {planes.shape[2]} channels. Repeat a grey channel 3 times, or leave colour out "
+            "(views.multi_channel does)."
+        )
+
+
+def luma(planes):
+    """ITU-R 601 luma, as PIL converts to `L`: `(batch, height, 3, width)` to `(batch, height, 1, width)`."""
+    red, green, blue = _channels(planes)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def turn_hue(planes, turns):
     """Turns the hue of RGB images in HSV, keeping saturation and value.
 
     Args:
-        images: Float tensor `(batch, height, width, 3)` on 0..255.
-        turns: `(batch,)`, in turns of the colour circle.
+        planes: Float tensor `(batch, height, 3, width)` on 0..255.
+        turns: `(batch,)`, in turns of the colour circle, from -0.5 to 0.5.
 
     Returns:
-        Tensor of the shape of `images`.
+        Tensor of the shape of `planes`.
     """
-    red, green, blue = images[..., 0], images[..., 1], images[..., 2]
+    red, green, blue = _channels(planes)
     value = ops.maximum(ops.maximum(red, green), blue)
-    chroma = value - ops.minimum(ops.minimum(red, green), blue)
-    divisor = ops.where(chroma > 0, chroma, 1.0)
-    sextant = ops.where(
+    least = ops.minimum(ops.minimum(red, green), blue)
+    chroma = value - least
+    share = 1.0 / ops.where(chroma > 0.0, chroma, 1.0)
+    # The hue from red at 0 over green at 2 and blue at 4 to red at 6.
+    hue = ops.where(
         value == red,
-        (green - blue) / divisor,
-        ops.where(value == green, 2.0 + (blue - red) / divisor, 4.0 + (red - green) / divisor),
+        (green - blue) * share,
+        ops.where(value == green, 2.0 + (blue - red) * share, 4.0 + (red - green) * share),
     )
-    sextant = sextant + 6.0 * turns[:, None, None]
-    # Channel n of HSV to RGB: value - chroma * clip(min(k, 4 - k), 0, 1), with k = (n + hue) mod 6.
-    places = [ops.mod(offset + sextant, 6.0) for offset in (5.0, 3.0, 1.0)]
-    return ops.stack([value - chroma * ops.clip(ops.minimum(k, 4.0 - k), 0.0, 1.0) for k in places], axis=-1)
+    hue = hue + 6.0 * per_image(turns)
+    hue = ops.where(hue < 0.0, hue + 6.0, hue)
+    hue = ops.where(hue >= 6.0, hue - 6.0, hue)
+    # HSV to RGB, all channels in one expression: red is |hue - 3| - 1, green 2 - |hue - 2|, blue 2 - |hue - 4|.
+    bend, sign, offset = (np.array(row, "float32")[:, None] for row in ((3, 2, 4), (1, -1, -1), (-1, 2, 2)))
+    return least + chroma * ops.clip(offset + sign * ops.abs(hue - bend), 0.0, 1.0)
+
+
+def _channels(planes):
+    return planes[:, :, 0:1], planes[:, :, 1:2], planes[:, :, 2:3]
+
+
+def _blend(planes, other, factor):
+    """`other + factor * (planes - other)`, clipped to 0..255."""
+    return ops.clip(planes + per_image(1.0 - factor) * (other - planes), 0.0, 255.0)
+
+
+def _blends(planes, factors, greys):
+    """Brightness and saturation in either order: two blends, with black, or with the luma where `greys` is 1."""
+    for place in range(2):
+        planes = _blend(planes, per_image(greys[:, place]) * luma(planes), factors[:, place])
+    return planes
+
+
+def _half(planes, factors, greys, turns):
+    planes = _blends(planes, factors[:, 0], greys)
+    return _blends(turn_hue(planes, turns), factors[:, 1], greys)
+
+
+@fused
+def _first_half(planes, chosen, *half):
+    """What comes before contrast."""
+    planes = ops.cast(planes, "float32")
+    return ops.where(per_image(chosen), _half(planes, *half), planes)
+
+
+@fused
+def _mean_luma(planes):
+    return ops.mean(luma(planes), axis=(1, 2, 3), keepdims=True)
+
+
+@fused
+def _second_half(planes, chosen, mean, contrast, *half):
+    """Contrast and what comes after it."""
+    return ops.where(per_image(chosen), _half(_blend(planes, mean, contrast), *half), planes)
+
+
+@fused
+def _halves(factors, hue, order, hue_place):
+    """Sorts the drawn operations by whether they come before or after contrast, and before or after hue.
+
+    Returns:
+        For each of the two halves the factors `(batch, before or after hue, place)`, the booleans `(batch, place)` of
+        which place is saturation, and the turns of hue `(batch,)`. An operation that belongs elsewhere has the factor
+        1, or no turn.
+    """
+    place_of = [ops.argmax(ops.cast(order == operation, "int32"), axis=1) for operation in range(3)]
+    brightness, contrast, saturation = (ops.cast(place, "int32") for place in place_of)
+    saturation_first = saturation < brightness
+    places = ops.stack([ops.minimum(brightness, saturation), ops.maximum(brightness, saturation)], axis=1)
+    greys = ops.stack([saturation_first, ops.logical_not(saturation_first)], axis=1)
+    drawn = ops.where(greys, factors[:, 2:3], factors[:, 0:1])
+    after_hue = places >= hue_place[:, None]
+    after_contrast = places > contrast[:, None]
+    hue_after_contrast = contrast < hue_place
+    halves = []
+    for second in (False, True):
+        here = after_contrast == second
+        moments = [ops.where(here & (after_hue == after), drawn, 1.0) for after in (False, True)]
+        turns = ops.where(hue_after_contrast == second, hue, 0.0)
+        halves.append((ops.stack(moments, axis=1), ops.cast(greys, "float32"), turns))
+    return halves
 
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
@@ -135,8 +211,9 @@ class RandomGrayscale(RandomTransform):
     def __init__(self, probability=0.2, seed=None, **kwargs):
         super().__init__(probability=probability, seed=seed, **kwargs)
 
-    def apply(self, images, transformation):
-        return ops.broadcast_to(luma(images), ops.shape(images))
+    def apply(self, planes, transformation):
+        check_rgb(planes)
+        return _turn_grey(planes, transformation["chosen"])
 
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
@@ -161,11 +238,23 @@ class RandomSolarization(RandomTransform):
         super().__init__(probability=probability, seed=seed, **kwargs)
         self.threshold = threshold
 
-    def apply(self, images, transformation):
-        return ops.where(images < self.threshold, images, 255.0 - images)
+    def apply(self, planes, transformation):
+        return _solarize(planes, transformation["chosen"], threshold=float(self.threshold))
 
     def get_config(self):
         return {**super().get_config(), "threshold": self.threshold}
+
+
+@fused
+def _turn_grey(planes, chosen):
+    planes = ops.cast(planes, "float32")
+    return ops.where(per_image(chosen), luma(planes), planes)
+
+
+@fused
+def _solarize(planes, chosen, *, threshold):
+    planes = ops.cast(planes, "float32")
+    return ops.where(per_image(chosen) & (planes >= threshold), 255.0 - planes, planes)
 
 
 def _bounds(name, strength, centre, limits=(0.0, float("inf"))):

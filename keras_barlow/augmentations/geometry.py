@@ -6,8 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_barlow.augmentations.base import RandomTransform, uniform
-from keras_barlow.augmentations.resampling import resample
+from keras_barlow.augmentations.base import RandomTransform, per_image, uniform
+from keras_barlow.augmentations.fusion import fused
+from keras_barlow.augmentations.resampling import Taps, resample
 
 _ATTEMPTS = 10
 
@@ -18,7 +19,7 @@ class RandomResizedCrop(RandomTransform):
 
     The box is drawn as in torchvision: ten attempts at an area uniform in `scale` and a ratio log-uniform in
     `ratio`, rounded to whole pixels, the first that fits; else the largest central crop with an allowed
-    ratio. Both resampling passes are products with a weight matrix per image, so shapes are static.
+    ratio. Each pixel is a weighted sum along one axis, then the other, so shapes are static.
 
     Args:
         height: Height of the result in pixels.
@@ -56,51 +57,21 @@ class RandomResizedCrop(RandomTransform):
             raise ValueError(f"`scale` is a share of the image's area, at most 1. Received: scale={scale}")
 
     def transformation_from(self, numbers, image_shape):
-        image_height, image_width = _static_size(image_shape)
-        area = uniform(numbers[:, :_ATTEMPTS], *self.scale) * image_height * image_width
-        ratio = ops.exp(uniform(numbers[:, _ATTEMPTS : 2 * _ATTEMPTS], *map(math.log, self.ratio)))
-        heights = ops.round(ops.sqrt(area / ratio))
-        widths = ops.round(ops.sqrt(area * ratio))
-        fits = (heights >= 1) & (heights <= image_height) & (widths >= 1) & (widths <= image_width)
-        # A last column that always fits makes the fallback the first hit where no attempt was one.
-        fallback_height, fallback_width = self._fallback(image_height, image_width)
-        heights = ops.pad(heights, ((0, 0), (0, 1)), constant_values=fallback_height)
-        widths = ops.pad(widths, ((0, 0), (0, 1)), constant_values=fallback_width)
-        first = ops.argmax(ops.cast(ops.pad(fits, ((0, 0), (0, 1)), constant_values=True), "int32"), axis=1)
-        height = ops.take_along_axis(heights, first[:, None], axis=1)[:, 0]
-        width = ops.take_along_axis(widths, first[:, None], axis=1)[:, 0]
-        attempted = first < _ATTEMPTS
-        top = (image_height - height + 1) * numbers[:, -2]
-        left = (image_width - width + 1) * numbers[:, -1]
-        return {
-            "top": ops.floor(ops.where(attempted, top, (image_height - height) / 2)),
-            "left": ops.floor(ops.where(attempted, left, (image_width - width) / 2)),
-            "height": height,
-            "width": width,
-        }
+        height, width = _static_size(image_shape)
+        return random_boxes(numbers, height, width, scale=self.scale, ratio=self.ratio)
 
-    def transform_images(self, images, transformation, training=True):
-        images = ops.cast(images, "float32")
+    def transform_planes(self, planes, transformation, training=True):
         if not training:
-            height, width = _static_size(images.shape)
-            ones = ops.ones((ops.shape(images)[0],))
+            _, height, _, width = planes.shape
+            ones = ops.ones((ops.shape(planes)[0],))
             transformation = {"top": 0 * ones, "left": 0 * ones, "height": height * ones, "width": width * ones}
-        return self.apply(images, transformation)
+        return self.apply(planes, transformation)
 
-    def apply(self, images, transformation):
-        image_height, image_width = _static_size(images.shape)
-        rows = _cubic_weights(transformation["top"], transformation["height"], image_height, self.height)
-        columns = _cubic_weights(transformation["left"], transformation["width"], image_width, self.width)
-        return ops.clip(resample(images, rows, columns), 0.0, 255.0)
-
-    def _fallback(self, image_height, image_width):
-        """The largest central crop whose ratio is allowed."""
-        low, high = self.ratio
-        if image_width / image_height < low:
-            return round(image_width / low), image_width
-        if image_width / image_height > high:
-            return image_height, round(image_height * high)
-        return image_height, image_width
+    def apply(self, planes, transformation):
+        height, width = _static_size((planes.shape[0], planes.shape[1], planes.shape[3]))
+        rows = _cubic_taps(transformation["top"], transformation["height"], size=height, target=self.height)
+        columns = _cubic_taps(transformation["left"], transformation["width"], size=width, target=self.width)
+        return resample(planes, Taps(*rows), Taps(*columns))
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-3], self.height, self.width, input_shape[-1])
@@ -132,12 +103,50 @@ class RandomFlip(RandomTransform):
     def __init__(self, probability=0.5, seed=None, **kwargs):
         super().__init__(probability=probability, seed=seed, **kwargs)
 
-    def apply(self, images, transformation):
-        return ops.flip(images, axis=2)
+    def apply(self, planes, transformation):
+        return _mirror(planes, transformation["chosen"])
 
 
-def _cubic_weights(start, length, size, target):
-    """Resampling weights from `size` pixels to `target`, reading only `[start, start + length)`.
+@fused
+def random_boxes(numbers, image_height, image_width, *, scale, ratio):
+    """Draws one box for each image, as torchvision does.
+
+    Args:
+        numbers: Uniform numbers in [0, 1), `(batch, RandomResizedCrop.numbers_per_image)`.
+        image_height: Pixels, an integer or a float tensor `(batch,)`.
+        image_width: The same.
+        scale: `(low, high)`: share of the image's area that is kept.
+        ratio: `(low, high)`: width / height of the box.
+
+    Returns:
+        A dictionary of `top`, `left`, `height` and `width`, whole pixels as float32 `(batch,)`.
+    """
+    ones = ops.ones((ops.shape(numbers)[0], 1))
+    image_height = ops.reshape(ops.cast(image_height, "float32"), (-1, 1)) * ones
+    image_width = ops.reshape(ops.cast(image_width, "float32"), (-1, 1)) * ones
+    area = uniform(numbers[:, :_ATTEMPTS], *scale) * image_height * image_width
+    shape = ops.exp(uniform(numbers[:, _ATTEMPTS : 2 * _ATTEMPTS], *map(math.log, ratio)))
+    heights, widths = ops.round(ops.sqrt(area / shape)), ops.round(ops.sqrt(area * shape))
+    fits = (heights >= 1) & (heights <= image_height) & (widths >= 1) & (widths <= image_width)
+    # A last attempt that always fits: the largest central crop whose ratio is allowed.
+    heights = ops.concatenate([heights, ops.minimum(image_height, ops.round(image_width / ratio[0]))], axis=1)
+    widths = ops.concatenate([widths, ops.minimum(image_width, ops.round(image_height * ratio[1]))], axis=1)
+    first = ops.argmax(ops.concatenate([ops.cast(fits, "int32"), ops.ones_like(fits[:, :1], "int32")], axis=1), axis=1)
+    chosen = ops.one_hot(first, _ATTEMPTS + 1)
+    height, width = ops.sum(chosen * heights, axis=1), ops.sum(chosen * widths, axis=1)
+    free_rows, free_columns = image_height[:, 0] - height, image_width[:, 0] - width
+    attempted = first < _ATTEMPTS
+    return {
+        "top": ops.floor(ops.where(attempted, (free_rows + 1) * numbers[:, -2], free_rows / 2)),
+        "left": ops.floor(ops.where(attempted, (free_columns + 1) * numbers[:, -1], free_columns / 2)),
+        "height": height,
+        "width": width,
+    }
+
+
+@fused
+def _cubic_taps(start, length, *, size, target):
+    """The weights that resample a box to `target` pixels, reading only `[start, start + length)`.
 
     The cubic of Keys with a = -0.5, stretched by the scale where the box is larger than the target: PIL's
     bicubic with antialiasing. Taps outside of the box are left out and the rest normalised.
@@ -149,19 +158,27 @@ def _cubic_weights(start, length, size, target):
         target: Pixels of the result, an integer.
 
     Returns:
-        Tensor `(batch, target, size)` whose rows sum to 1.
+        The pair of `Taps`; the weights of a pixel sum to 1.
     """
     start, length = start[:, None, None], length[:, None, None]
-    pixel = np.arange(size, dtype="float32")[None, None, :]
     scale = length / target
+    stretch = ops.maximum(scale, 1.0)
     centre = start + (np.arange(target, dtype="float32")[None, :, None] + 0.5) * scale
-    x = ops.abs(pixel + 0.5 - centre) / ops.maximum(scale, 1.0)
+    # The support is four pixels wide, stretched, and the box at most the image.
+    taps = np.arange(math.ceil(4 * max(size / target, 1)), dtype="float32")
+    pixel = ops.floor(centre - 2.0 * stretch + 0.5) + taps
+    x = ops.abs(pixel + 0.5 - centre) / stretch
     near = (1.5 * x - 2.5) * x * x + 1.0
     far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
     weights = ops.where(x < 1.0, near, ops.where(x < 2.0, far, 0.0))
-    inside = (pixel >= start) & (pixel < start + length)
-    weights = ops.where(inside, weights, 0.0)
-    return weights / ops.sum(weights, axis=-1, keepdims=True)
+    weights = ops.where((pixel >= start) & (pixel < start + length), weights, 0.0)
+    return weights / ops.sum(weights, axis=-1, keepdims=True), ops.cast(ops.clip(pixel, 0, size - 1), "int32")
+
+
+@fused
+def _mirror(planes, chosen):
+    planes = ops.cast(planes, "float32")
+    return ops.where(per_image(chosen), ops.flip(planes, axis=3), planes)
 
 
 def _static_size(image_shape):

@@ -1,25 +1,55 @@
-"""Separable linear filters as one matrix per image and axis."""
+"""Separable linear filters: each row of the result is a weighted sum of a few rows of the image."""
+
+import typing
 
 from keras import ops
 
+from keras_barlow.augmentations.fusion import fused
 
-def resample(images, rows, columns):
-    """Applies `rows` along the height and `columns` along the width of each image.
 
-    Written as two products of rank 3 on purpose: a matrix product that broadcasts an axis of size 1 corrupts
-    memory in TensorFlow 2.21 with oneDNN (tensorflow/tensorflow#117700).
+class Taps(typing.NamedTuple):
+    """What each pixel of a result reads along one axis, and how much of it.
+
+    Attributes:
+        weights: Float tensor `(batch, target or 1, taps)`.
+        reads: Integer tensor `(batch or 1, target, taps)` of pixels, from 0.
+    """
+
+    weights: object
+    reads: object
+
+
+def resample(planes, rows, columns):
+    """Filters images along both axes, and clips what comes out to 0..255, as PIL does.
 
     Args:
-        images: Float tensor `(batch, H, W, channels)`.
-        rows: Float tensor `(batch, height, H)`.
-        columns: Float tensor `(batch, width, W)`.
+        planes: uint8 or float tensor `(batch, H, channels, W)`.
+        rows: `Taps` with the pixels of the result along the height.
+        columns: The same along the width.
 
     Returns:
-        Float tensor `(batch, height, width, channels)`.
+        Float32 tensor `(batch, height, channels, width)`.
     """
-    _, image_height, image_width, channels = images.shape
-    height, width = rows.shape[1], columns.shape[1]
-    x = ops.matmul(rows, ops.reshape(images, (-1, image_height, image_width * channels)))
-    x = ops.transpose(ops.reshape(x, (-1, height, image_width, channels)), (0, 1, 3, 2))
-    x = ops.matmul(ops.reshape(x, (-1, height * channels, image_width)), ops.transpose(columns, (0, 2, 1)))
-    return ops.transpose(ops.reshape(x, (-1, height, channels, width)), (0, 1, 3, 2))
+    for taps in (columns, rows):
+        planes = _weighted_rows(_swapped(planes), *taps)
+    return planes
+
+
+# A kernel of its own: reading across rows inside of the sum would be slower than both together.
+@fused
+def _swapped(planes):
+    """`(batch, height, channels, width)` as `(batch, width, channels, height)`."""
+    return ops.transpose(planes, (0, 3, 2, 1))
+
+
+@fused
+def _weighted_rows(planes, weights, reads):
+    """`sum_k weights[:, i, k] * planes[:, reads[:, i, k]]` for each row i of the result."""
+    batch, (height, channels, width) = ops.shape(planes)[0], planes.shape[1:]
+    rows = ops.reshape(planes, (-1, channels, width))
+    reads = reads + height * ops.arange(batch)[:, None, None]
+    taps = [
+        weights[:, :, tap, None, None] * ops.cast(ops.take(rows, reads[:, :, tap], axis=0), "float32")
+        for tap in range(reads.shape[-1])
+    ]
+    return ops.clip(sum(taps), 0.0, 255.0)

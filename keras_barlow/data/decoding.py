@@ -1,5 +1,6 @@
 """Any picture to upright RGB of one size."""
 
+import contextlib
 import io
 
 import numpy as np
@@ -30,7 +31,7 @@ class Decoder:
         self._said = set()
 
     def decode(self, content, name):
-        """The picture in the bytes of a file.
+        """The picture in the bytes of a file, as a square.
 
         Args:
             content: Bytes of a JPEG, PNG, WebP or BMP file.
@@ -42,18 +43,46 @@ class Decoder:
         Raises:
             ValueError: If the bytes are no whole picture.
         """
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-                # JPEG only: libjpeg leaves out the detail that the resize would average away.
-                image.draft("RGB", (2 * self.image_size, 2 * self.image_size))
-                if orientation != 1:
-                    self._say("with an EXIF orientation", "turned upright", name)
-                    image = ImageOps.exif_transpose(image)
-                return self._fitted(image, name)
-        # PIL raises SyntaxError for a broken PNG, struct.error and others for broken headers.
-        except Exception as error:
-            raise unreadable(name, error) from error
+        with self._opened(io.BytesIO(content), name) as image:
+            # JPEG only: libjpeg leaves out the detail that the resize would average away.
+            image.draft("RGB", (2 * self.image_size, 2 * self.image_size))
+            return self._fitted(self._upright(image, name), name)
+
+    def decode_whole(self, content, name):
+        """The picture in the bytes of a file, upright, with all of its pixels.
+
+        Args:
+            content: Bytes of a JPEG, PNG, WebP or BMP file.
+            name: What errors call the file.
+
+        Returns:
+            uint8 array `(height, width, 3)`.
+
+        Raises:
+            ValueError: If the bytes are no whole picture.
+        """
+        with self._opened(io.BytesIO(content), name) as image:
+            return np.asarray(self._rgb(self._upright(image, name), name))
+
+    def header(self, file, name):
+        """What the two ends of a file say, without decoding it.
+
+        Args:
+            file: Binary file object of a JPEG, PNG, WebP or BMP file.
+            name: What errors call the file.
+
+        Returns:
+            The tuple `(height, width, orientation, plain)`: the size in pixels before it is turned upright, the EXIF
+            orientation from 1 to 8, and whether it is a whole JPEG of 1 or 3 channels, which any decoder reads.
+
+        Raises:
+            ValueError: If the bytes are no picture.
+        """
+        with self._opened(file, name) as image:
+            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+            width, height = image.size
+            plain = image.format == "JPEG" and image.mode in ("RGB", "L") and _has_end(file)
+            return height, width, orientation if orientation in range(1, 9) else 1, plain
 
     def fit(self, array, name):
         """The same for an array.
@@ -79,21 +108,47 @@ class Decoder:
             return array
         return self._fitted(Image.fromarray(array[:, :, 0] if array.ndim == 3 and channels == 1 else array), name)
 
+    @contextlib.contextmanager
+    def _opened(self, file, name):
+        try:
+            with Image.open(file) as image:
+                yield image
+        # PIL raises SyntaxError for a broken PNG, struct.error and others for broken headers.
+        except Exception as error:
+            raise unreadable(name, error) from error
+
+    def _upright(self, image, name):
+        if image.getexif().get(_EXIF_ORIENTATION, 1) == 1:
+            return image
+        self._say("with an EXIF orientation", "turned upright", name)
+        return ImageOps.exif_transpose(image)
+
     def _fitted(self, image, name):
+        image = self._rgb(image, name)
+        if image.size != (self.image_size, self.image_size):
+            image = ImageOps.fit(image, (self.image_size, self.image_size), Image.Resampling.BICUBIC)
+        return np.asarray(image)
+
+    def _rgb(self, image, name):
         if image.mode != "RGB":
             self._say(f"of mode {image.mode}", "converted to RGB", name)
             if image.mode.startswith("I;16"):
                 # Sixteen bits: PIL would clip at 255 where a viewer scales.
                 image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
             image = image.convert("RGB")
-        if image.size != (self.image_size, self.image_size):
-            image = ImageOps.fit(image, (self.image_size, self.image_size), Image.Resampling.BICUBIC)
-        return np.asarray(image)
+        return image
 
     def _say(self, kind, done, name):
         if kind not in self._said:
             self._said.add(kind)
             logging.info("Images %s are %s (the first is %s).", kind, done, name)
+
+
+def _has_end(file):
+    """Whether a JPEG ends as it should. Of one that was cut off, PIL says so where others give grey pixels."""
+    file.seek(0, io.SEEK_END)
+    file.seek(max(0, file.tell() - 64))
+    return file.read().rstrip(b"\0").endswith(b"\xff\xd9")
 
 
 def unreadable(name, error):

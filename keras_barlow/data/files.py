@@ -1,9 +1,12 @@
 """Image files in a folder, or in a zip archive that stays packed."""
 
+import io
 import os
 import pathlib
 import threading
 import zipfile
+
+import tensorflow as tf
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -30,6 +33,15 @@ class Folder:
     def read(self, name):
         """The bytes of a file, by its name."""
         return (self.path / name).read_bytes()
+
+    def open(self, name):
+        """The file as a binary file object, and what `load` takes for it."""
+        path = self.path / name
+        return path.open("rb"), str(path)
+
+    def load(self, key):
+        """The bytes of a file as a tensor, by what `open` gave for it."""
+        return tf.io.read_file(key)
 
 
 class Archive:
@@ -71,6 +83,15 @@ class Archive:
         if not hasattr(self._local, "archive"):
             self._local.archive = zipfile.ZipFile(self.path)
         return self._local.archive.read(name)
+
+    def open(self, name):
+        """The entry as a binary file object, and what `load` takes for it: its bytes, unpacked once."""
+        content = self.read(name)
+        return io.BytesIO(content), content
+
+    def load(self, key):
+        """The bytes of an entry as a tensor, by what `open` gave for it."""
+        return key
 
 
 def _walk(root):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_barlow.data import crops
 from keras_barlow.data.decoding import unreadable
 
 # Where it pays to say how far the reading is.
@@ -52,12 +53,47 @@ class Images:
         >>> len(images.batches(batch_size=4))
         2
         """
-        if batch_size > len(self):
-            raise ValueError(
-                f"A batch must not be larger than the collection, {len(self)} images. Received: "
-                f"batch_size={batch_size}. Use a smaller one (--batch_size)."
-            )
+        self._check_batch(batch_size)
         return self._dataset(batch_size, seed)
+
+    def crop_pairs(self, batch_size, crop, seed=0):
+        """Shuffled batches of two random crops of each picture as it is on disk, for views that do not crop.
+
+        A picture is decoded once, and cropped from all of its pixels, where `batches` has its centre in `image_size`.
+        The rest of the policy runs in the model: `views.barlow_twins(size, without="crop")`.
+
+        Args:
+            batch_size: Images per batch.
+            crop: `augmentations.RandomResizedCrop`, or a pair of them for the two views.
+            seed: Integer: of the orders and of the boxes. Every epoch has its own.
+
+        Returns:
+            A `tf.data.Dataset` of `((crop_a, crop_b),)`, uint8 tensors `(batch_size, height, width, 3)`.
+
+        Raises:
+            ValueError: If there are fewer images than one batch holds, or the images are in memory, where their other
+                pixels are gone.
+
+        Example:
+
+        >>> import os, tempfile, keras_barlow as kb
+        >>> from PIL import Image
+        >>> folder = tempfile.mkdtemp()
+        >>> for name in range(4):
+        ...     Image.new("RGB", (90, 60)).save(os.path.join(folder, f"{name}.jpg"))
+        >>> train, _ = kb.data.load(folder, image_size=32, memory_limit=0)
+        >>> dataset = train.crop_pairs(batch_size=2, crop=kb.augmentations.RandomResizedCrop(32, 32))
+        >>> [crops.shape for crops in next(iter(dataset))[0]]
+        [TensorShape([2, 32, 32, 3]), TensorShape([2, 32, 32, 3])]
+        """
+        self._check_batch(batch_size)
+        pair = crops.checked_crops(crop)
+        batches = len(self) // batch_size
+        dataset = crops.crop_pairs(*self._encoded(seed), batches, batch_size, self.decoder, pair, seed)
+        options = tf.data.Options()
+        # Every core has a picture of its own; operations that share the cores as well are in each other's way.
+        options.threading.max_intra_op_parallelism = 1
+        return untuned(dataset.with_options(options))
 
     def in_order(self, batch_size=256, crop=None):
         """All images once, in the order of `labels`, the last batch as small as it comes.
@@ -96,6 +132,17 @@ class Images:
         Returns:
             uint8 array `(m, image_size, image_size, 3)`.
         """
+        raise NotImplementedError
+
+    def _check_batch(self, batch_size):
+        if batch_size > len(self):
+            raise ValueError(
+                f"A batch must not be larger than the collection, {len(self)} images. Received: "
+                f"batch_size={batch_size}. Use a smaller one (--batch_size)."
+            )
+
+    def _encoded(self, seed):
+        """Shuffled rows, and the functions `describe` and `load` of `crops.crop_pairs`."""
         raise NotImplementedError
 
     def _dataset(self, batch_size, seed):
@@ -140,6 +187,12 @@ class ArrayImages(Images):
 
     def read(self, rows):
         return self.array[rows]
+
+    def _encoded(self, seed):
+        raise ValueError(
+            "Crops are cut from files as they are. Received: images in memory, of which only the centre is left, in "
+            f"{self.image_size} pixels. Use data.load(..., memory_limit=0), or let the model's views crop."
+        )
 
 
 class FileImages(Images):
@@ -201,6 +254,18 @@ class FileImages(Images):
         # Tiny pictures are decoded faster by one thread than by several that wait for the interpreter's lock.
         many = map if sum(map(len, contents)) < _TINY_BYTES * len(contents) else _threads().map
         return np.stack(list(many(self._decoded, rows, contents)))
+
+    def _encoded(self, seed):
+        def describe(row):
+            name = self.names[row]
+            try:
+                file, key = self.files.open(name)
+            # An archive raises what its compression raises.
+            except Exception as error:
+                raise unreadable(name, error) from error
+            return file, name, key
+
+        return _shuffled_rows(len(self), seed), describe, self.files.load
 
     def _content(self, row):
         try:

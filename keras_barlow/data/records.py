@@ -1,6 +1,7 @@
 """Data sets of TensorFlow Datasets, by name."""
 
 import functools
+import io
 
 import numpy as np
 import tensorflow as tf
@@ -49,6 +50,7 @@ class RecordImages(Images):
         classes = [name for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
         self._image = images[0]
         self._label = classes[0] if labels and len(classes) == 1 else None
+        self._name = f"an image of {builder.info.name}, {split}"
         if self._label:
             self.class_names = tuple(features[self._label].names)
 
@@ -68,12 +70,19 @@ class RecordImages(Images):
         array = np.concatenate(list(self.in_order().as_numpy_iterator()))
         return ArrayImages(array, self.labels, self.class_names)
 
-    def _dataset(self, batch_size, seed):
+    def _contents(self, seed):
+        """The bytes of each image, in order where the seed is None."""
         encoded = self._examples(seed).map(lambda example: example[self._image])
-        if seed is not None:
-            window = max(2, int(_SHUFFLE_BYTES / max(1, self._info.num_bytes / len(self))))
-            encoded = encoded.shuffle(min(window, len(self)), seed=seed)
-        batches = encoded.batch(batch_size, drop_remainder=seed is not None)
+        if seed is None:
+            return encoded
+        window = max(2, int(_SHUFFLE_BYTES / max(1, self._info.num_bytes / len(self))))
+        return encoded.shuffle(min(window, len(self)), seed=seed)
+
+    def _encoded(self, seed):
+        return self._contents(seed), lambda content: (io.BytesIO(content), self._name, content), tf.identity
+
+    def _dataset(self, batch_size, seed):
+        batches = self._contents(seed).batch(batch_size, drop_remainder=seed is not None)
         return untuned(batches.map(self._decode, num_parallel_calls=2).prefetch(2))
 
     def _decode(self, encoded):
@@ -100,7 +109,7 @@ class RecordImages(Images):
         return np.stack([self._one(content) for _, content in chosen.as_numpy_iterator()])[places.reshape(-1)]
 
     def _one(self, content):
-        return self.decoder.decode(content, f"an image of {self.builder.info.name}, {self.split}")
+        return self.decoder.decode(content, self._name)
 
 
 def prepared_builder(name, data_dir, download=False):

@@ -1,12 +1,13 @@
-"""The two view policies of the paper as data, over `augmentations`."""
+"""The layer that draws two views of each image."""
 
 import random
 
 import keras
-import tensorflow as tf
 from keras import ops
 
 from keras_barlow import augmentations, randomness
+from keras_barlow.augmentations.fusion import to_images, to_planes
+from keras_barlow.views.foreign import call_foreign
 
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
@@ -24,7 +25,8 @@ class Views(keras.layers.Layer):
         **kwargs: Those of `keras.layers.Layer`.
 
     Call arguments:
-        images: uint8 or float tensor `(batch, height, width, channels)` on 0..255, or one image of rank 3.
+        images: uint8 or float tensor `(batch, height, width, channels)` on 0..255, or one image of rank 3; or a pair of
+            them, crops that the host has cut, of which the first becomes view A and the second view B.
         training: Python boolean. False gives the images as they are, resized where the views are cropped.
         step: Integer or scalar integer tensor: which row of draws to take. None takes the next of the
             layer's own generator.
@@ -34,11 +36,11 @@ class Views(keras.layers.Layer):
 
     Example:
 
-    In a model: `BarlowTwins(encoder, projector, views=barlow_twins(32))`. In tf.data, where `enumerate` makes
+    In a model: `BarlowTwins(encoder, projector, views=kb.views.barlow_twins(32))`. In tf.data, where `enumerate` makes
     parallel workers reproducible:
 
-    >>> import numpy as np, tensorflow as tf
-    >>> views = barlow_twins(image_size=16, seed=0)
+    >>> import numpy as np, tensorflow as tf, keras_barlow as kb
+    >>> views = kb.views.barlow_twins(image_size=16, seed=0)
     >>> dataset = tf.data.Dataset.from_tensor_slices(np.zeros((8, 20, 20, 3), "uint8")).batch(4)
     >>> pairs = dataset.enumerate().map(lambda step, images: views(images, step=step))
     >>> [tuple(view.shape) for view in next(iter(pairs))]
@@ -58,22 +60,28 @@ class Views(keras.layers.Layer):
         self.built = True
 
     @property
+    def takes_crops(self):
+        """Whether no layer crops: then the images may be pairs of crops."""
+        return not any(isinstance(layer, augmentations.RandomResizedCrop) for layer in self.transforms)
+
+    @property
     def transforms(self):
         """The layers of both views."""
         return self.layers_a + self.layers_b
 
     def call(self, images, training=True, step=None):
-        images = ops.cast(images, "float32")
-        if len(images.shape) == 3:
-            views = self.call(images[None], training=training, step=step)
-            return tuple(ops.squeeze(view, axis=0) for view in views)
-        if len(images.shape) != 4:
+        pair = [ops.convert_to_tensor(part) for part in (images if isinstance(images, (tuple, list)) else [images])]
+        if len(pair) > 2 or {len(part.shape) for part in pair} not in ({3}, {4}):
             raise ValueError(
-                "Views are drawn from images of the shape (batch, height, width, channels), or "
-                f"(height, width, channels) for one. Received: images.shape={tuple(images.shape)}"
+                "Views are drawn from images of the shape (batch, height, width, channels), or (height, width, "
+                "channels) for one, or from a pair of such crops. Received: images.shape="
+                + ", ".join(str(tuple(part.shape)) for part in pair)
             )
-        tables = self.draw(ops.shape(images)[0], step) if training else (None, None)
-        return self.apply(images, tables, training=training)
+        if len(pair[0].shape) == 3:
+            views = self.call([part[None] for part in pair], training=training, step=step)
+            return tuple(ops.squeeze(view, axis=0) for view in views)
+        tables = self.draw(ops.shape(pair[0])[0], step) if training else (None, None)
+        return self.apply(pair if len(pair) == 2 else pair[0], tables, training=training)
 
     def draw(self, rows, step=None):
         """The random numbers of both views, which `apply` can use in portions.
@@ -96,32 +104,36 @@ class Views(keras.layers.Layer):
         """The views of images whose random numbers are drawn.
 
         Args:
-            images: uint8 or float tensor `(batch, height, width, channels)` on 0..255.
+            images: As for the call, with a batch axis.
             tables: What `draw` returned for these images.
             training: Python boolean; False uses no table.
 
         Returns:
             The pair `(view_a, view_b)`, float32 on 0..255.
         """
-        images = ops.cast(images, "float32")
+        pair = images if isinstance(images, (tuple, list)) else (images, images)
+        # Both views start from the same planes.
+        planes = [to_planes(pair[0])] * 2 if pair[0] is pair[1] else [to_planes(part) for part in pair]
         return tuple(
-            self._view(images, layers, table, training)
-            for layers, table in zip((self.layers_a, self.layers_b), tables, strict=True)
+            self._view(part, layers, table, training)
+            for part, layers, table in zip(planes, (self.layers_a, self.layers_b), tables, strict=True)
         )
 
-    def _view(self, images, layers, table, training):
+    def _view(self, planes, layers, table, training):
         start = 0
         for layer in layers:
             if not isinstance(layer, augmentations.RandomTransform):
-                images = ops.cast(_call_foreign(layer, images, training), "float32")
+                images = ops.cast(call_foreign(layer, to_images(planes), training), "float32")
+                planes = to_planes(images)
                 continue
             transformation = None
             if training:
                 numbers = table[:, start : start + layer.numbers_per_image]
-                transformation = layer.transformation_from(numbers, images.shape)
+                batch, height, channels, width = planes.shape
+                transformation = layer.transformation_from(numbers, (batch, height, width, channels))
                 start += layer.numbers_per_image
-            images = layer.transform_images(images, transformation, training=training)
-        return images
+            planes = layer.transform_planes(planes, transformation, training=training)
+        return to_images(planes)
 
     def compute_output_shape(self, input_shape):
         shapes = []
@@ -150,83 +162,3 @@ class Views(keras.layers.Layer):
 
 def _numbers_per_image(layers):
     return sum(layer.numbers_per_image for layer in layers if isinstance(layer, augmentations.RandomTransform))
-
-
-def _call_foreign(layer, images, training):
-    # keras-cv branches on tensors in Python. Keras switches AutoGraph off in the training step; a function of its own
-    # has it on.
-    if tf.executing_eagerly():
-        return layer(images, training=training)
-    return tf.function(lambda x: layer(x, training=training))(images)
-
-
-def policy(
-    image_size,
-    crop_scale=(0.08, 1.0),
-    flip=0.5,
-    jitter=(0.4, 0.4, 0.2, 0.1),
-    jitter_probability=0.8,
-    grayscale=0.2,
-    blur=0.0,
-    solarization=0.0,
-):
-    """The paper's chain of transforms for one view.
-
-    Args:
-        image_size: Side of the views in pixels, or `(height, width)`.
-        crop_scale: `(low, high)`: share of the area that a crop keeps.
-        flip: Probability of mirroring.
-        jitter: Strengths of brightness, contrast, saturation and hue.
-        jitter_probability: Probability of colour jitter.
-        grayscale: Probability of turning grey.
-        blur: Probability of Gaussian blur, sigma 0.1 to 2.0 pixels.
-        solarization: Probability of solarisation at 128.
-
-    Returns:
-        A list of layers in the order crop, flip, jitter, grayscale, blur, solarisation, without those that
-        would never act.
-
-    Example:
-
-    >>> [layer.__class__.__name__ for layer in policy(32, blur=1.0)]  # doctest: +NORMALIZE_WHITESPACE
-    ['RandomResizedCrop', 'RandomFlip', 'RandomColorJitter', 'RandomGrayscale', 'RandomGaussianBlur']
-    """
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    layers = [
-        augmentations.RandomFlip(flip),
-        augmentations.RandomColorJitter(*jitter, probability=jitter_probability),
-        augmentations.RandomGrayscale(grayscale),
-        augmentations.RandomGaussianBlur((0.1, 2.0), probability=blur),
-        augmentations.RandomSolarization(128, probability=solarization),
-    ]
-    crop = augmentations.RandomResizedCrop(height, width, scale=crop_scale)
-    return [crop, *(layer for layer in layers if layer.probability > 0)]
-
-
-def barlow_twins(image_size, blur=(1.0, 0.1), solarization=(0.0, 0.2), seed=None, **shared):
-    """The two asymmetric views of the paper.
-
-    Args:
-        image_size: Side of the views in pixels, or `(height, width)`.
-        blur: Probability of Gaussian blur in view A and in view B.
-        solarization: Probability of solarisation in view A and in view B.
-        seed: See `Views`.
-        **shared: Further arguments of `policy`, for both views.
-
-    Returns:
-        A `Views` layer.
-
-    Example:
-
-    >>> views = barlow_twins(image_size=32, crop_scale=(0.3, 1.0), seed=0)
-    >>> len(views.layers_a), len(views.layers_b)
-    (5, 6)
-
-    References:
-        Zbontar et al.: Barlow Twins, ICML 2021, section 3.1 and appendix A.
-    """
-    return Views(
-        policy(image_size, blur=blur[0], solarization=solarization[0], **shared),
-        policy(image_size, blur=blur[1], solarization=solarization[1], **shared),
-        seed=seed,
-    )

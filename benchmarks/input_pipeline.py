@@ -1,0 +1,115 @@
+"""Photographs a second, from files to batches of two random 224 px crops: this library against PIL, on all cores.
+
+    python benchmarks/input_pipeline.py --photos=photos.zip --results=benchmarks/results/input_pipeline.json
+
+The archive is unpacked to a temporary folder first. Both decode every photograph once, cut two boxes drawn alike,
+resize them bicubic with antialiasing and hand over uint8 batches in this process. PIL does so in a pool of one thread
+per core (it lets other threads run while it works) and in a pool of one process per core; the faster of the two counts.
+One after the other, each in a process of its own, and again in turn: what is written is the median over the rounds of
+the median pass over the photographs.
+"""
+
+import argparse
+import concurrent.futures
+import os
+import pathlib
+import random
+import statistics
+import tempfile
+import time
+import zipfile
+
+import harness
+import numpy as np
+from PIL import Image
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+CONTENDERS = ("keras_barlow", "pil_threads", "pil_processes")
+SIZE, BATCH, PASSES = 224, 32, 9
+
+
+def keras_barlow(folder):
+    """Seconds of each pass over the photographs, after a first one."""
+    import keras_barlow as kb
+
+    train, _ = kb.data.load(folder, image_size=SIZE, labels=False, memory_limit=0)
+    crop = kb.augmentations.RandomResizedCrop(SIZE, SIZE)
+    steps = len(train) // BATCH
+    batches = iter(train.crop_pairs(BATCH, crop).repeat(PASSES + 1))
+    return timed(lambda: [next(batches) for _ in range(steps)]), steps * BATCH
+
+
+def pil_threads(folder):
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        return pil_passes(folder, pool)
+
+
+def pil_processes(folder):
+    with concurrent.futures.ProcessPoolExecutor(os.cpu_count()) as pool:
+        return pil_passes(folder, pool)
+
+
+def pil_passes(folder, pool):
+    paths = sorted(map(str, pathlib.Path(folder).rglob("*.*")))
+    batches = [paths[start : start + BATCH] for start in range(0, len(paths) - BATCH + 1, BATCH)]
+    return timed(lambda: list(pool.map(pil_batch, batches))), len(batches) * BATCH
+
+
+def pil_batch(paths):
+    """Two uint8 arrays `(n, size, size, 3)`, as torchvision's RandomResizedCrop makes them."""
+    pairs = []
+    for path in paths:
+        image = Image.open(path).convert("RGB")
+        pairs.append([pil_crop(image) for _ in range(2)])
+    return [np.stack(crops) for crops in zip(*pairs, strict=True)]
+
+
+def pil_crop(image):
+    width, height = image.size
+    while True:
+        area, ratio = width * height * random.uniform(0.08, 1), np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
+        w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if w <= width and h <= height:
+            break
+    left, top = random.randint(0, width - w), random.randint(0, height - h)
+    return np.asarray(image.crop((left, top, left + w, top + h)).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+
+
+def timed(one_pass):
+    seconds = []
+    for _ in range(PASSES + 1):
+        started = time.perf_counter()
+        one_pass()
+        seconds.append(time.perf_counter() - started)
+    return seconds[1:]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", required=True, help="a .zip of photographs, or with --contender a folder")
+    parser.add_argument("--rounds", type=int, default=5, help="times that each is measured, in turn")
+    parser.add_argument("--results", help="JSON file to write")
+    parser.add_argument("--contender", choices=CONTENDERS, help="measure this one here and print images a second")
+    arguments = parser.parse_args()
+    if arguments.contender:
+        seconds, images = globals()[arguments.contender](arguments.photos)
+        print(images / statistics.median(seconds))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        with zipfile.ZipFile(arguments.photos) as archive:
+            archive.extractall(folder)
+        rounds = {name: [] for name in CONTENDERS}
+        for _ in range(arguments.rounds):
+            for name in CONTENDERS:
+                rounds[name].append(harness.in_process(__file__, "--photos", folder, "--contender", name))
+        rates = {name: statistics.median(values) for name, values in rounds.items()}
+        for name, values in rounds.items():
+            print(f"{name:14}{rates[name]:8.0f} images/s, of {', '.join(f'{value:.0f}' for value in values)}")
+    best = max(rates["pil_threads"], rates["pil_processes"])
+    print(f"{rates['keras_barlow'] / best:.2f}x the faster of the two")
+    harness.write({"crop": SIZE, "batch": BATCH, "images_per_second": rates, "rounds": rounds}, arguments.results)
+
+
+if __name__ == "__main__":
+    main()
