@@ -14,6 +14,19 @@ def in_process(script, *arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def in_turn(script, contenders, rounds, *arguments):
+    """Measures contenders one after the other, each in a process of its own, and all of them again.
+
+    Returns:
+        For each contender the list of what it printed last, a number, round by round.
+    """
+    measured = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name in contenders:
+            measured[name].append(in_process(script, "--contender", name, *arguments))
+    return measured
+
+
 def lightly_loss(path, redundancy_weight):
     """lightly's `BarlowTwinsLoss`, from its one file: the package imports torchvision."""
     specification = importlib.util.spec_from_file_location("lightly_loss", path)

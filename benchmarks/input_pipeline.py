@@ -99,10 +99,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(arguments.photos) as archive:
             archive.extractall(folder)
-        rounds = {name: [] for name in CONTENDERS}
-        for _ in range(arguments.rounds):
-            for name in CONTENDERS:
-                rounds[name].append(harness.in_process(__file__, "--photos", folder, "--contender", name))
+        rounds = harness.in_turn(__file__, CONTENDERS, arguments.rounds, "--photos", folder)
         rates = {name: statistics.median(values) for name, values in rounds.items()}
         for name, values in rounds.items():
             print(f"{name:14}{rates[name]:8.0f} images/s, of {', '.join(f'{value:.0f}' for value in values)}")

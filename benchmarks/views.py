@@ -5,8 +5,8 @@
 
 Every contender turns uint8 images into view A and view B with the same policy: crop and bicubic resize (keras-cv:
 bilinear), flip, jitter, grayscale, blur, solarisation. The images are `--stored` pixels square, 32 for views of 32 and
-256 for views of 224. Each runs in a process of its own, one after the other; PIL in one process per core, as data
-loaders use it. What is written is the median of `--repeats` batches.
+256 for views of 224. Each runs in a process of its own, one after the other and again in turn; PIL in one process per
+core, as data loaders use it. What is written is the median over the rounds of the median batch.
 """
 
 import argparse
@@ -123,24 +123,25 @@ def main():
     parser.add_argument("--size", type=int, default=32, help="side of the views")
     parser.add_argument("--stored", type=int, help="side of the images; 32 or 256 by default")
     parser.add_argument("--batch", type=int, help="images a batch; 256 at 32 px, 64 at 224 px by default")
-    parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--repeats", type=int, default=11, help="batches that are measured")
+    parser.add_argument("--rounds", type=int, default=5, help="times that each is measured, in turn")
     parser.add_argument("--results", help="JSON file to write")
-    parser.add_argument("--contender", choices=CONTENDERS, help="measure this one here and print seconds a batch")
+    parser.add_argument("--contender", choices=CONTENDERS, help="measure this one here and print views a second")
     arguments = parser.parse_args()
     stored = arguments.stored or (32 if arguments.size == 32 else 256)
     batch = arguments.batch or (256 if arguments.size <= 64 else 64)
     if arguments.contender:
         images = images_of(batch, stored)
         seconds = globals()[arguments.contender](images, arguments.size, arguments.repeats)
-        print(statistics.median(seconds))
+        print(2 * batch / statistics.median(seconds))
         return
-    rates = {}
-    for name in CONTENDERS:
-        settings = ["--size", arguments.size, "--stored", stored, "--batch", batch, "--repeats", arguments.repeats]
-        rates[name] = 2 * batch / harness.in_process(__file__, "--contender", name, *settings)
+    settings = ["--size", arguments.size, "--stored", stored, "--batch", batch, "--repeats", arguments.repeats]
+    rounds = harness.in_turn(__file__, CONTENDERS, arguments.rounds, *settings)
+    rates = {name: statistics.median(values) for name, values in rounds.items()}
+    for name, values in rounds.items():
         ratio = rates["keras_barlow"] / rates[name]
-        print(f"{name:14}{rates[name]:10.0f} views/s   {ratio:5.2f}x", flush=True)
-    results = {"size": arguments.size, "stored": stored, "batch": batch, "views_per_second": rates}
+        print(f"{name:14}{rates[name]:8.0f} views/s, {ratio:5.2f}x, of {', '.join(f'{value:.0f}' for value in values)}")
+    results = {"size": arguments.size, "stored": stored, "batch": batch, "views_per_second": rates, "rounds": rounds}
     harness.write(results, arguments.results)
 
 
