@@ -26,12 +26,20 @@ def fused(function):
     return functools.wraps(function)(tf.function(function, jit_compile=True, autograph=False))
 
 
-@fused
 def to_planes(images):
     """Images `(batch, height, width, channels)` as rows of planes, `(batch, height, channels, width)`.
 
-    A row of one colour then lies in one piece, which is what vector instructions want.
+    A row of one colour then lies in one piece, which is what vector instructions want. uint8 stays uint8, four times as
+    fast to read; all else becomes float32.
     """
+    images = ops.convert_to_tensor(images)
+    if keras.backend.standardize_dtype(images.dtype) != "uint8":
+        images = ops.cast(images, "float32")
+    return _transposed(images)
+
+
+@fused
+def _transposed(images):
     return ops.transpose(images, (0, 1, 3, 2))
 
 
