@@ -1,8 +1,10 @@
-"""What the benchmarks share: a measurement in a process of its own, lightly's loss, and the file of results."""
+"""What the benchmarks share: measurements in processes of their own, parts of the peers, the file of results."""
 
 import importlib.util
 import json
+import math
 import os
+import random
 import subprocess
 import sys
 
@@ -25,6 +27,21 @@ def in_turn(script, contenders, rounds, *arguments):
         for name in contenders:
             measured[name].append(in_process(script, "--contender", name, *arguments))
     return measured
+
+
+def pil_crop(image, size):
+    """A random crop of a PIL image, resized to a square, as torchvision's RandomResizedCrop makes it."""
+    from PIL import Image
+
+    width, height = image.size
+    while True:
+        area = width * height * random.uniform(0.08, 1)
+        ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if w <= width and h <= height:
+            break
+    left, top = random.randint(0, width - w), random.randint(0, height - h)
+    return image.crop((left, top, left + w, top + h)).resize((size, size), Image.Resampling.BICUBIC)
 
 
 def lightly_loss(path, redundancy_weight):

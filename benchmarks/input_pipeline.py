@@ -13,7 +13,6 @@ import argparse
 import concurrent.futures
 import os
 import pathlib
-import random
 import statistics
 import tempfile
 import time
@@ -61,19 +60,8 @@ def pil_batch(paths):
     pairs = []
     for path in paths:
         image = Image.open(path).convert("RGB")
-        pairs.append([pil_crop(image) for _ in range(2)])
+        pairs.append([np.asarray(harness.pil_crop(image, SIZE)) for _ in range(2)])
     return [np.stack(crops) for crops in zip(*pairs, strict=True)]
-
-
-def pil_crop(image):
-    width, height = image.size
-    while True:
-        area, ratio = width * height * random.uniform(0.08, 1), np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
-        w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
-        if w <= width and h <= height:
-            break
-    left, top = random.randint(0, width - w), random.randint(0, height - h)
-    return np.asarray(image.crop((left, top, left + w, top + h)).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
 
 def timed(one_pass):

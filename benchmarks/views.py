@@ -81,14 +81,7 @@ def pil_pairs(images, size):
 def pil_view(image, size, blur, solarization):
     from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-    width, height = image.size
-    while True:
-        area, ratio = width * height * random.uniform(0.08, 1), np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
-        w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
-        if w <= width and h <= height:
-            break
-    left, top = random.randint(0, width - w), random.randint(0, height - h)
-    image = image.crop((left, top, left + w, top + h)).resize((size, size), Image.Resampling.BICUBIC)
+    image = harness.pil_crop(image, size)
     if random.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if random.random() < 0.8:

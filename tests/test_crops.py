@@ -1,6 +1,7 @@
 """Two crops of each picture from one decoding, against PIL: values, boxes, every kind of file."""
 
 import io
+import zipfile
 
 import numpy as np
 import pytest
@@ -160,6 +161,15 @@ def test_every_epoch_has_another_order_and_the_same_from_the_same_seed(many):
 
     first = epochs(0)
     assert first == epochs(0) and first != epochs(1) and first[0] != first[1]
+
+
+def test_an_archive_gives_what_its_folder_gives(many, tmp_path_factory):
+    archive = tmp_path_factory.mktemp("archive") / "many.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        for path in many.iterdir():
+            opened.write(path, path.name)
+    first, second = (next(iter(images_in(path).crop_pairs(4, CROP)))[0] for path in (many, archive))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_both_views_are_of_one_picture_and_no_picture_comes_twice(many):

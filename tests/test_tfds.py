@@ -96,6 +96,17 @@ def test_unlabelled_of_various_sizes_and_grey(folder, name, count, memory_limit)
     assert sorted(images[:, 4, 4, 1].tolist()) == [step * row for row in range(count)]
 
 
+def test_crops_from_records_of_various_sizes(folder):
+    train, _ = data.load(folder, 8, dataset="various", memory_limit=0)
+    dataset = train.crop_pairs(2, kb.augmentations.RandomResizedCrop(8, 8))
+    seen = []
+    for ((view_a, view_b),) in dataset.as_numpy_iterator():
+        assert view_a.shape == view_b.shape == (2, 8, 8, 3)
+        np.testing.assert_array_equal(view_a[:, 4, 4, 1], view_b[:, 4, 4, 1])
+        seen += view_a[:, 4, 4, 1].tolist()
+    assert sorted(seen) == [0, 40, 80, 120]
+
+
 def test_a_model_trains_from_records(folder):
     train, _ = data.load(folder, 8, dataset="various", memory_limit=0)
     encoder = kb.encoders.resnet((1,), input_shape=(8, 8, 3), stem="small", width=4)
