@@ -23,7 +23,17 @@ def fused(function):
         return function
     import tensorflow as tf
 
-    return functools.wraps(function)(tf.function(function, jit_compile=True, autograph=False))
+    # One for each signature: images of many sizes are no mistake, of which a shared one would warn ("retracing").
+    @functools.cache
+    def compiled(_):
+        return tf.function(function, jit_compile=True, autograph=False)
+
+    @functools.wraps(function)
+    def call(*tensors, **values):
+        signature = [(tuple(x.shape), x.dtype) if hasattr(x, "shape") else x for x in tensors]
+        return compiled((*signature, *values.items()))(*tensors, **values)
+
+    return call
 
 
 def to_planes(images):
