@@ -23,17 +23,10 @@ def fused(function):
         return function
     import tensorflow as tf
 
-    # One for each signature: images of many sizes are no mistake, of which a shared one would warn ("retracing").
-    @functools.cache
-    def compiled(_):
-        return tf.function(function, jit_compile=True, autograph=False)
-
-    @functools.wraps(function)
-    def call(*tensors, **values):
-        signature = [(tuple(x.shape), x.dtype) if hasattr(x, "shape") else x for x in tensors]
-        return compiled((*signature, *values.items()))(*tensors, **values)
-
-    return call
+    compiled = tf.function(function, jit_compile=True, autograph=False)
+    # Images of many sizes are no mistake. Private, and without effect where TensorFlow drops it.
+    compiled._omit_frequent_tracing_warning = True
+    return functools.wraps(function)(compiled)
 
 
 def to_planes(images):
