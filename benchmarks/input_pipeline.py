@@ -35,7 +35,7 @@ def keras_barlow(folder):
     train, _ = kb.data.load(folder, image_size=SIZE, labels=False, memory_limit=0)
     crop = kb.augmentations.RandomResizedCrop(SIZE, SIZE)
     steps = len(train) // BATCH
-    batches = iter(train.crop_pairs(BATCH, crop).repeat(PASSES + 1))
+    batches = iter(train.crop_pairs(BATCH, crop).stream())
     return timed(lambda: [next(batches) for _ in range(steps)]), steps * BATCH
 
 

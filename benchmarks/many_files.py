@@ -61,7 +61,7 @@ def measure(loader, folder):
     model.compile("sgd")
     before, started = memory(), time.perf_counter()
     if loader == "keras_barlow":
-        batches = kb.data.load(folder, image_size=32)[0].batches(BATCH)
+        batches = kb.data.load(folder, image_size=32)[0].batches(BATCH).stream()
     else:
         batches = keras.utils.image_dataset_from_directory(
             folder, label_mode=None, image_size=(32, 32), batch_size=BATCH, verbose=False

@@ -15,11 +15,16 @@ pictures in `runs/digits`. With your own images:
 
     python examples/pretrain.py --recipe=cifar10_resnet18 --data_dir=photos      # a folder, .zip or .npz
     python examples/pretrain.py --recipe=cifar10_resnet18 --dataset=cifar10 --download
+
+An interrupted run goes on with the same command and --resume. Several workers on this machine:
+
+    python -m keras_barlow.launch --workers=2 examples/pretrain.py
 """
 
 import json
 import os
 import pathlib
+import signal
 import sys
 import time
 
@@ -47,6 +52,12 @@ flags.DEFINE_bool("skip_corrupt", False, "Leave unreadable files out, with a cou
 flags.DEFINE_integer("epochs", None, "Passes over the images; the recipe's by default.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Images per step; the recipe's by default.", lower_bound=2)
 flags.DEFINE_string("output_dir", None, "Folder to write; runs/<recipe> by default.")
+flags.DEFINE_enum("strategy", "auto", kb.distribution.strategies.NAMES, "Which replicas to train on.")
+flags.DEFINE_bool("resume", False, "Go on where the run in --output_dir stopped; without a checkpoint, begin.")
+flags.DEFINE_integer("checkpoint_every", None, "Steps between two checkpoints, besides every epoch's.", lower_bound=1)
+flags.DEFINE_integer("keep_checkpoints", 3, "How many to keep.", lower_bound=1)
+flags.DEFINE_float("max_seconds", None, "Save and end after so long.", lower_bound=1.0)
+flags.DEFINE_bool("skip_nonfinite", False, "Leave out steps whose loss is NaN or infinite, in place of an error.")
 flags.DEFINE_integer("seed", 0, "Of the weights, the views, the order of the images and the digits.")
 
 PICTURE_COLUMNS = 12
@@ -58,53 +69,106 @@ PIXEL_LIMIT = 2**24
 
 def main(_):
     started = time.time()
+    on_sigterm("nothing is trained yet")
+    strategy, chief, error = None, True, None
     try:
+        strategy = kb.distribution.get_strategy(FLAGS.strategy)
+        chief = kb.distribution.is_chief(strategy)
         recipe = chosen_recipe()
-        output = empty_folder(FLAGS.output_dir or f"runs/{recipe.name}")
+        output = pathlib.Path(FLAGS.output_dir or f"runs/{recipe.name}")
+        if chief:
+            check_folder(output)
         train, test = load_data(recipe)
         if isinstance(train, kb.data.ArrayImages):
             # There are no files to crop from.
             recipe = dataclasses.replace(recipe, crops_from_files=False)
-        model = recipe.build(len(train), seed=FLAGS.seed)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+        views = recipe.views(FLAGS.seed)
+        with strategy.scope():
+            model = recipe.build(len(train), seed=FLAGS.seed)
+        batches = training_batches(train, views, recipe)
+        batches.check(strategy.num_replicas_in_sync)
+    except ValueError as received:
+        error = received
+    on_any_worker = kb.distribution.agreement(strategy) if strategy else bool
+    if on_any_worker(error is not None):
+        sys.exit(f"error: {error or 'another worker cannot start'}")
+    if on_any_worker(chief and (output / "results.json").exists()):
+        say(chief, f"The run in {output} is finished.")
+        return
+    if FLAGS.resume and chief and not kb.checkpoint.list_checkpoints(output / "checkpoints"):
+        say(chief, f"There is nothing to resume in {output}: this run begins.")
 
     tested = f"{len(test)} to test on" if test else "none to test on: without labels nothing is evaluated"
-    print(f"{recipe.name}: {len(train)} images to train on, {tested}; {recipe.epochs} epochs", flush=True)
-    results, probes = {}, []
+    replicas = strategy.num_replicas_in_sync
+    on = f", {replicas} replicas" if replicas > 1 else ""
+    say(chief, f"{recipe.name}: {len(train)} images to train on, {tested}; {recipe.epochs} epochs{on}")
+    probes = []
     if test:
-        results = baselines(model, train, test, recipe)
         labelled = [(images.in_order(crop=recipe.image_size), images.labels) for images in (train, test)]
         probes = [kb.callbacks.KNNProbe(*labelled, k=recipe.knn_k, every=max(1, recipe.epochs // 4))]
     shown = test or train
-    views = recipe.views(FLAGS.seed)
-    correlation_before = cross_correlation(model, views, shown)
+    if not on_any_worker(chief and (output / "before.json").exists()):
+        before(output, model, views, train, test, recipe, chief)
 
-    metrics = output / "metrics.jsonl"
-    model.fit(
-        training_batches(train, views, recipe),
-        epochs=recipe.epochs,
-        callbacks=[
-            *probes,
-            kb.callbacks.MetricsLog(metrics),
-            keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
-        ],
+    seconds = None if FLAGS.max_seconds is None else max(1.0, FLAGS.max_seconds - (time.time() - started))
+    checkpoints = kb.callbacks.Checkpoints(
+        output / "checkpoints", every=FLAGS.checkpoint_every, keep=FLAGS.keep_checkpoints, max_seconds=seconds
     )
+    try:
+        model.fit(
+            batches,
+            epochs=recipe.epochs,
+            callbacks=[
+                *probes,
+                kb.callbacks.MetricsLog(output / "metrics.jsonl"),
+                keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
+                checkpoints,
+            ],
+        )
+    except (ValueError, OSError, FloatingPointError, RuntimeError) as received:
+        sys.exit(f"error: {received}")
+    if checkpoints.interrupted:
+        say(chief, f"Stopped by {checkpoints.interrupted} and saved {checkpoints.last}. {AGAIN}")
+        return
+    on_sigterm("the training is done and saved")
 
     features = [features_of(model, images, recipe) for images in (train, shown)]
+    if not chief:
+        return
+    results = json.loads((output / "before.json").read_text())
     if test:
         print("Evaluating the trained encoder ...", flush=True)
         results.update(evaluate(features, train, test, recipe))
     model.save(output / "model.keras")
     kb.export.save_encoder(model, output / "encoder")
     print("Drawing ...", flush=True)
-    draw(output, model, views, features, train, shown, correlation_before)
+    draw(output, model, views, features, train, shown)
     results["epochs"] = recipe.epochs
-    results["images_seen"] = int(model.optimizer.iterations) * recipe.batch_size
+    results["images_seen"] = len(batches) * recipe.epochs * recipe.batch_size
     results["seconds"] = round(time.time() - started, 1)
     (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     print(table(results))
     print(f"{results['seconds']:.0f} s. Everything is in {output}; load the encoder with hub.load('{output}/encoder').")
+
+
+AGAIN = "Go on with the same command and --resume."
+
+
+def say(chief, line):
+    """Of several workers the first speaks."""
+    if chief:
+        print(line, flush=True)
+
+
+def on_sigterm(state):
+    """Outside of the training, where there is nothing to save, SIGTERM ends the run at once."""
+
+    def end(number, frame):
+        print(f"Stopped by SIGTERM: {state}. {AGAIN}", flush=True)
+        # Not sys.exit, which would wait for other workers.
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def chosen_recipe():
@@ -112,19 +176,23 @@ def chosen_recipe():
     recipe = kb.recipes.get(FLAGS.recipe)
     names = ("epochs", "batch_size", "train_per_class", "test_per_class")
     changes = {name: FLAGS[name].value for name in names}
+    changes["skip_nonfinite"] = FLAGS.skip_nonfinite or None
     return dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})
 
 
-def empty_folder(path):
+def check_folder(path):
     """Creates the folder, unless it holds another run."""
-    path = pathlib.Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"The output must be a folder. Received: {path}, a file. Choose another --output_dir.")
+    if not FLAGS.resume and path.exists() and any(path.iterdir()):
         raise ValueError(
             f"The output folder must be empty, so that no other run is overwritten. Received: {path}, which is not. "
-            f"Choose another --output_dir, or delete {path}."
+            f"Go on with that run with --resume, choose another --output_dir, or delete {path}."
         )
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"The output folder must be one that can be written. Received: {error}.") from error
 
 
 def load_data(recipe):
@@ -159,16 +227,22 @@ def training_batches(train, views, recipe):
     return train.batches(recipe.batch_size, seed=FLAGS.seed)
 
 
-def baselines(model, train, test, recipe):
-    """What raw pixels and the untrained encoder reach."""
-    print("Evaluating raw pixels and the untrained encoder ...", flush=True)
+def before(output, model, views, train, test, recipe, chief):
+    """What raw pixels and the untrained encoder reach, for the comparison at the end: `before.json` and `.npy`."""
     results = {}
-    if len(train) * 3 * train.image_size**2 <= PIXEL_LIMIT:
-        pixels = [images.read(range(len(images))).reshape(len(images), -1) for images in (train, test)]
-        results["pixels"] = evaluate(pixels, train, test, recipe)
-    features = [features_of(model, images, recipe) for images in (train, test)]
-    results["untrained"] = evaluate(features, train, test, recipe)
-    return results
+    if test:
+        say(chief, "Evaluating raw pixels and the untrained encoder ...")
+        features = [features_of(model, images, recipe) for images in (train, test)]
+        if chief and len(train) * 3 * train.image_size**2 <= PIXEL_LIMIT:
+            pixels = [images.read(range(len(images))).reshape(len(images), -1) for images in (train, test)]
+            results["pixels"] = evaluate(pixels, train, test, recipe)
+        if chief:
+            results["untrained"] = evaluate(features, train, test, recipe)
+    if chief:
+        np.save(output / "before.npy", cross_correlation(model, views, test or train))
+        # Written last and renamed: it says that both files are there.
+        (output / "before.unfinished").write_text(json.dumps(results) + "\n")
+        (output / "before.unfinished").rename(output / "before.json")
 
 
 def features_of(model, images, recipe):
@@ -187,14 +261,14 @@ def cross_correlation(model, views, images):
     return kb.ops.cross_correlation(model.project(view_a), model.project(view_b))
 
 
-def draw(output, model, views, features, train, shown, correlation_before):
+def draw(output, model, views, features, train, shown):
     """The five pictures of a run."""
     metrics = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     images, rows = shown.sample(PICTURE_COLUMNS)
     kb.plots.plot_views(views, images, output / "views.png")
     kb.plots.loss_terms(metrics, output / "loss.png")
     correlation_after = cross_correlation(model, views, shown)
-    kb.plots.cross_correlation(correlation_before, correlation_after, output / "cross_correlation.png")
+    kb.plots.cross_correlation(np.load(output / "before.npy"), correlation_after, output / "cross_correlation.png")
     # Among the images it was trained on, an image is its own first neighbour.
     itself = int(shown is train)
     neighbors, _ = kb.evaluation.nearest_neighbors(features[1][rows], features[0], k=min(8 + itself, len(train)))

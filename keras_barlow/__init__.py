@@ -3,6 +3,7 @@
 from keras_barlow import (
     augmentations,
     callbacks,
+    checkpoint,
     data,
     distribution,
     encoders,
@@ -27,6 +28,7 @@ __all__ = [
     "__version__",
     "augmentations",
     "callbacks",
+    "checkpoint",
     "data",
     "distribution",
     "encoders",

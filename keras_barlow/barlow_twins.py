@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_barlow import callbacks, distribution, inputs, losses
+from keras_barlow import distribution, fitting, inputs, losses
 from keras_barlow import views as view_policies
 
 # Validation draws its views from this step of the table, one that training never takes.
@@ -38,6 +38,9 @@ class BarlowTwins(keras.Model):
             loss and the gradient of the whole batch, exactly. It costs a second forward pass. What stays per
             micro-batch is the batch normalisation inside encoder and projector; a network without it is trained as
             if K were 1.
+        skip_nonfinite: True to leave out a step whose loss or gradient is NaN or infinite, on any replica: weights,
+            statistics and optimizer stay as they were, and the logs count it, `skipped`. By default such a step ends
+            `fit` with an error.
         **kwargs: Those of `keras.Model`.
 
     Call arguments:
@@ -68,7 +71,7 @@ class BarlowTwins(keras.Model):
         Zbontar et al.: Barlow Twins, ICML 2021, https://arxiv.org/abs/2103.03230
     """
 
-    def __init__(self, encoder, projector, views=None, loss=None, accumulation_steps=1, **kwargs):
+    def __init__(self, encoder, projector, views=None, loss=None, accumulation_steps=1, skip_nonfinite=False, **kwargs):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.encoder = inputs.checked_encoder(encoder)
@@ -85,9 +88,11 @@ class BarlowTwins(keras.Model):
                 f"keras_barlow.views.Views, or None where the data holds pairs. Received: views={views!r}"
             )
         self.accumulation_steps = accumulation_steps
+        self.skip_nonfinite = skip_nonfinite
         if not projector.built:
             projector.build(encoder.output_shape)
         self._trackers = [keras.metrics.Mean(name=name) for name in losses.LossTerms._fields]
+        self._skipped = [keras.metrics.Sum(name="skipped")] if skip_nonfinite else []
         self.built = True
 
     def compile(
@@ -148,12 +153,12 @@ class BarlowTwins(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
-        """Trains, as `keras.Model.fit`.
+        """Trains, as `keras.Model.fit`; goes on where an interrupted run stopped, with `callbacks.Checkpoints`.
 
         A NaN or infinite loss stops the run with an error that names the step.
 
         Args:
-            x: Images as an array or a `tf.data.Dataset`; see the class for what a dataset may hold.
+            x: Images as an array, a `tf.data.Dataset` or `data.Batches`; see the class for what a dataset may hold.
             y: Labels. They never reach the loss.
             batch_size: Images per step, over all replicas. Default 32.
             *args: Those of `keras.Model.fit`.
@@ -163,22 +168,14 @@ class BarlowTwins(keras.Model):
             A `keras.callbacks.History`.
 
         Raises:
-            ValueError: If an array leaves a last batch of one image.
+            ValueError: If an array leaves a last batch of one image, or several workers are to train on an array.
+            RuntimeError: If another worker is lost.
             FloatingPointError: If the loss is no longer finite.
         """
         given = inspect.signature(super().fit).bind(x, y, batch_size, *args, **kwargs).arguments
-        if isinstance(x, tf.data.Dataset):
-            # Keras' default is to shuffle, and to warn that it cannot shuffle a dataset.
-            given.setdefault("shuffle", False)
-        elif given.get("steps_per_epoch") is None:
-            inputs.check_last_batch(x, batch_size, given.get("validation_split", 0.0))
-        stop = callbacks.StopOnNonFiniteLoss()
-        known = given.get("callbacks")
-        if isinstance(known, keras.callbacks.CallbackList):
-            known.append(stop)
-        else:
-            given["callbacks"] = [*tf.nest.flatten(known or []), stop]
-        return super().fit(**given)
+        with fitting.prepared(self, given):
+            super().fit(**given)
+        return self.history
 
     def evaluate(self, x=None, y=None, batch_size=None, *args, **kwargs):
         """The three logs on random views drawn from a fixed key, in inference mode; see `keras.Model.evaluate`."""
@@ -210,6 +207,18 @@ class BarlowTwins(keras.Model):
                 optimizer.build(self.trainable_variables)
 
     def train_step(self, data):
+        if not self.skip_nonfinite:
+            return self._log(*self._trained(data)[:2])
+        kept = [variable.value for variable in (*self.variables, *self.optimizer.variables)]
+        before = [tf.identity(value) for value in kept]
+        terms, penalties, gradients = self._trained(data)
+        finite = distribution.all_finite([terms.loss, *gradients])
+        for variable, value in zip(kept, before, strict=True):
+            variable.assign(tf.where(finite, variable, value))
+        return self._log(terms, penalties, finite)
+
+    def _trained(self, data):
+        """One step: its terms of the loss, the penalties and the gradient that was applied."""
         parts = self._parts(data, self.optimizer.iterations)
         if len(parts) == 1:
             with tf.GradientTape() as tape:
@@ -224,11 +233,12 @@ class BarlowTwins(keras.Model):
             finite = distribution.all_finite(gradients)
             gradients = [tf.where(finite, gradient, math.inf) for gradient in gradients]
         self.optimizer.apply(gradients, self.trainable_weights)
-        return self._log(terms, penalties)
+        return terms, penalties, gradients
 
     def _embed(self, part, after=()):
         view_a, view_b = part(after)
-        return tuple(ops.cast(self.project(view, training=True), "float32") for view in (view_a, view_b))
+        embeddings = (self.project(view, training=True) for view in (view_a, view_b))
+        return tuple(ops.cast(z, keras.backend.result_type(z.dtype, "float32")) for z in embeddings)
 
     def _carry_back(self, tape, embeddings, gradients, penalties):
         """From the gradient of the embeddings to that of the weights, step 3 of the contract in `distribution`."""
@@ -324,15 +334,21 @@ class BarlowTwins(keras.Model):
 
         return [part(*pair) for pair in itertools.pairwise(bounds)]
 
-    def _log(self, terms, penalties):
+    def _log(self, terms, penalties, finite=None):
         values = terms._replace(loss=terms.loss + sum(penalties))
         for tracker, value in zip(self._trackers, values, strict=True):
-            tracker.update_state(value)
+            if finite is None:
+                tracker.update_state(value)
+            else:
+                tracker.update_state(tf.where(finite, value, 0.0), sample_weight=tf.cast(finite, value.dtype))
+        for tracker in self._skipped if finite is not None else []:
+            # Every replica adds its own.
+            tracker.update_state(tf.cast(~finite, "float32") / distribution.replica_count())
         return self.get_metrics_result()
 
     @property
     def metrics(self):
-        return self._trackers
+        return self._trackers + self._skipped
 
     def get_config(self):
         parts = {"encoder": self.encoder, "projector": self.projector, "views": self.views, "loss": self.loss}
@@ -340,6 +356,7 @@ class BarlowTwins(keras.Model):
             **super().get_config(),
             **{name: keras.saving.serialize_keras_object(part) for name, part in parts.items()},
             "accumulation_steps": self.accumulation_steps,
+            "skip_nonfinite": self.skip_nonfinite,
         }
 
     @classmethod

@@ -29,6 +29,16 @@ def checked_encoder(encoder):
     return encoder
 
 
+def check_one_worker(strategy):
+    """Arrays are shuffled by each process for itself."""
+    if distribution.worker_count(strategy) > 1:
+        raise ValueError(
+            "Several workers need one order of the images, and each would shuffle an array for itself. Received: an "
+            f"array on {distribution.worker_count(strategy)} workers. Pass keras_barlow.data.ArrayImages(images)"
+            ".batches(batch_size)."
+        )
+
+
 def checked_images(x, crops=False):
     """The images of a batch, where the model draws the views; or pairs of crops, where its views leave the crop out."""
     if crops and isinstance(x, (tuple, list)) and len(x) == 2:

@@ -47,9 +47,25 @@ def uniform_table(key, rows, columns):
     True
     """
     offset, total = distribution.own_rows(rows)
+    return uniform_rows(key, offset, rows, total, columns)
+
+
+def uniform_rows(key, start, rows, total, columns):
+    """Draws some rows of a table of uniform numbers.
+
+    Args:
+        key: Integer tensor `(2,)`, see `view_key`.
+        start: First row, an integer or a scalar integer tensor.
+        rows: Number of rows, the same.
+        total: Number of rows in the whole table, the same.
+        columns: Random numbers per image, a Python integer.
+
+    Returns:
+        Float32 tensor `(rows, columns)` in [0, 1), multiples of 2^-24.
+    """
     bits = tf.random.stateless_uniform(
         (total, columns), seed=key, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
     )
-    own = bits if total is rows else bits[offset : offset + rows]
+    own = bits if total is rows else bits[start : start + rows]
     # 24 bits are what float32 holds exactly; a 32-bit draw could round up to 1.0.
     return tf.cast(tf.bitwise.right_shift(own, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24

@@ -42,6 +42,7 @@ class Recipe:
         grayscale: Probability of turning grey.
         knn_k: Neighbours of the k-NN that judges the features.
         precision: Keras dtype policy, `"float32"` or `"mixed_bfloat16"`.
+        skip_nonfinite: See `BarlowTwins`.
         stored_size: Side to which images are brought before any view is drawn; None for `image_size`. The
             encoder is judged on the centre of `image_size`.
         crops_from_files: Whether the crops are cut from the files as they are (`data.Images.crop_pairs`), and the
@@ -77,6 +78,7 @@ class Recipe:
     grayscale: float = 0.2
     knn_k: int = 200
     precision: str = "float32"
+    skip_nonfinite: bool = False
     stored_size: int | None = None
     crops_from_files: bool = False
     train_per_class: int | None = None
@@ -121,10 +123,13 @@ class Recipe:
                     width=self.width,
                     zero_init_residual=self.zero_init_residual,
                     kernel_initializer=keras.initializers.VarianceScaling(*self.kernel_variance),
+                    # One run on any number of replicas; on one it changes nothing.
+                    synchronized=True,
                 ),
-                projector=Projector(self.projector),
+                projector=Projector(self.projector, synchronized=True),
                 views=self.views(seed, without=("crop",) if self.crops_from_files else ()),
                 loss=losses.BarlowTwinsLoss(self.redundancy_weight),
+                skip_nonfinite=self.skip_nonfinite,
             )
         finally:
             keras.config.set_dtype_policy(policy)

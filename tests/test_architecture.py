@@ -12,10 +12,11 @@ import keras_barlow as kb
 
 PACKAGE = pathlib.Path(kb.__file__).parent
 FLOORS = [
-    {"ops", "distribution", "optimizers", "export", "plots", "version"},
+    {"ops", "distribution", "optimizers", "export", "plots", "version", "checkpoint", "launch"},
     {"randomness"},
     {"normalization", "augmentations", "losses", "evaluation", "inputs"},
     {"encoders", "projector", "views", "callbacks", "data"},
+    {"fitting"},
     {"barlow_twins"},
     {"recipes"},
 ]
@@ -42,7 +43,7 @@ def test_imports_go_down_only_and_modules_stay_small(path):
         assert name == room(path) or FLOOR_OF[name] < FLOOR_OF[room(path)], f"{path.name} imports {name}"
     assert len(path.read_text().splitlines()) <= 400
     if room(path) != "distribution":
-        assert "tf.distribute" not in path.read_text().split('"""', 2)[-1].replace("`tf.distribute`", "")
+        assert "tf.distribute" not in path.read_text().split('"""', 2)[-1].replace("`tf.distribute", "")
 
 
 def test_every_room_has_a_floor():
@@ -50,7 +51,7 @@ def test_every_room_has_a_floor():
 
 
 def test_the_public_surface():
-    modules = "augmentations callbacks data distribution encoders evaluation export losses normalization ops"
+    modules = "augmentations callbacks checkpoint data distribution encoders evaluation export losses normalization ops"
     modules += " optimizers plots randomness recipes views"
     assert sorted(kb.__all__) == ["BarlowTwins", "Projector", "__version__", *modules.split()]
 
@@ -65,6 +66,10 @@ def public_objects():
                 yield member
 
 
+def issubclass_of(item, base):
+    return inspect.isclass(item) and issubclass(item, base)
+
+
 OBJECTS = sorted(set(public_objects()), key=lambda item: (item.__module__, item.__qualname__))
 
 
@@ -72,6 +77,8 @@ OBJECTS = sorted(set(public_objects()), key=lambda item: (item.__module__, item.
 def test_public_docstrings_name_every_argument(item):
     text = inspect.getdoc(item)
     assert text and text.splitlines()[0].endswith((".", ":", "`"))
+    if issubclass_of(item, Exception):
+        return
     names = [
         name
         for name, parameter in inspect.signature(item).parameters.items()

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+import keras_barlow as kb
 from keras_barlow import data
 
 
@@ -134,8 +135,12 @@ def ten(request, tmp_path):
     return data.load(tmp_path, image_size=4, memory_limit=0)[0]
 
 
-def epochs_of(dataset, count):
-    return [[batch[:, 0, 0, 0].tolist() for batch in dataset.as_numpy_iterator()] for _ in range(count)]
+def rows_of(dataset):
+    return [batch[:, 0, 0, 0].tolist() for batch in dataset.as_numpy_iterator()]
+
+
+def epochs_of(batches, count):
+    return [rows_of(batches.epoch(epoch)) for epoch in range(count)]
 
 
 def test_batches_take_every_image_once_in_a_new_order_each_epoch(ten):
@@ -148,14 +153,39 @@ def test_batches_take_every_image_once_in_a_new_order_each_epoch(ten):
 
 
 def test_an_incomplete_batch_is_left_out_of_training_and_kept_in_evaluation(ten):
-    dataset = ten.batches(batch_size=4)
-    assert len(dataset) == 2 and dataset.element_spec.shape == (4, 4, 4, 3)
-    assert len(set(itertools.chain(*epochs_of(dataset, 1)[0]))) == 8
-    assert epochs_of(ten.in_order(4), 1) == [[[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]]
+    batches = ten.batches(batch_size=4)
+    assert len(batches) == len(batches.epoch(0)) == 2
+    assert batches.stream().element_spec.shape == batches.epoch(0).element_spec.shape == (4, 4, 4, 3)
+    assert len(set(itertools.chain(*rows_of(batches.epoch(0))))) == 8
+    assert rows_of(ten.in_order(4)) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_a_stream_goes_on_from_any_place_and_over_the_ends_of_epochs(ten):
+    batches = ten.batches(batch_size=4, seed=3)
+    whole = list(itertools.chain(*epochs_of(batches, 4)))
+    for epoch, batch in ((0, 0), (0, 1), (1, 0), (1, 1), (1, 2)):
+        start = 2 * epoch + batch
+        assert rows_of(batches.stream(epoch, batch).take(3)) == whole[start : start + 3]
+
+
+@pytest.mark.parametrize("replicas, workers", [(2, 1), (2, 2), (4, 1), (4, 2), (4, 4)])
+def test_shares_of_a_stream_are_its_batches_with_nothing_twice_and_nothing_left_out(ten, replicas, workers):
+    batches = ten.batches(batch_size=8, seed=3)
+    whole = rows_of(batches.stream().take(3))
+    count = replicas // workers
+    shares = [kb.distribution.Share(replicas, worker * count, count) for worker in range(workers)]
+    parts = [rows_of(batches.stream(share=share).take(3 * count)) for share in shares]
+    assert [
+        list(itertools.chain(*(rows for part in parts for rows in part[count * step : count * (step + 1)])))
+        for step in range(3)
+    ] == whole
+    with pytest.raises(ValueError, match=r"multiple of the number of replicas, 3.*batch_size=8. Use 6"):
+        batches.stream(share=kb.distribution.Share(3, 0, 1))
 
 
 def test_every_place_of_an_order_is_equally_likely():
-    firsts = [epoch[0][0] for epoch in epochs_of(data.ArrayImages(numbered(4)).batches(2, seed=0), 200)]
+    batches = data.ArrayImages(numbered(4)).batches(2, seed=0).stream().take(400)
+    firsts = [rows[0] for rows in rows_of(batches)[::2]]
     np.testing.assert_allclose(np.bincount(firsts) / 200, 0.25, atol=0.1)
 
 

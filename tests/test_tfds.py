@@ -66,11 +66,11 @@ def test_labelled(folder, memory_limit):
     assert sorted(order) == list(range(20))
     np.testing.assert_array_equal(train.labels, np.array(order) % 2)
     assert train.read([3, 0, 3])[:, 0, 0, 0].tolist() == [order[3], order[0], order[3]]
-    epochs = [rows_of(train.batches(8, seed=1)) for _ in range(2)]
-    assert epochs[0] == epochs[1] and len(set(epochs[0])) == 16
-    dataset = train.batches(8, seed=1)
-    assert rows_of(dataset) != rows_of(dataset)
-    assert train.batches(8).element_spec.shape == (8, 8, 8, 3)
+    epochs = [rows_of(train.batches(8, seed=1).epoch(epoch)) for epoch in (0, 0, 1)]
+    assert epochs[0] == epochs[1] != epochs[2] and len(set(epochs[0])) == 16
+    assert rows_of(train.batches(8, seed=1).stream().take(4)) == epochs[0] + epochs[2]
+    assert rows_of(train.batches(8, seed=1).stream(epoch=1, batch=1).take(1)) == epochs[2][8:]
+    assert train.batches(8).stream().element_spec.shape == (8, 8, 8, 3)
 
 
 @pytest.mark.parametrize("memory_limit", [0, 2**20])
@@ -98,7 +98,7 @@ def test_unlabelled_of_various_sizes_and_grey(folder, name, count, memory_limit)
 
 def test_crops_from_records_of_various_sizes(folder):
     train, _ = data.load(folder, 8, dataset="various", memory_limit=0)
-    dataset = train.crop_pairs(2, kb.augmentations.RandomResizedCrop(8, 8))
+    dataset = train.crop_pairs(2, kb.augmentations.RandomResizedCrop(8, 8)).epoch(0)
     seen = []
     for ((view_a, view_b),) in dataset.as_numpy_iterator():
         assert view_a.shape == view_b.shape == (2, 8, 8, 3)

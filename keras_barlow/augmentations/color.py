@@ -154,7 +154,13 @@ def _first_half(planes, chosen, *half):
 
 @fused
 def _mean_luma(planes):
-    return ops.mean(luma(planes), axis=(1, 2, 3), keepdims=True)
+    # As whole numbers, as fine as a sum below 2^31 allows: a sum of floats depends on its order, which XLA chooses by
+    # the number of images, and so on how many replicas a batch is divided over.
+    pixels = ops.cast(ops.shape(planes)[1] * ops.shape(planes)[3], "float32")
+    parts = 2.0 ** ops.floor(ops.log2(2.0**23 / pixels))
+    totals = ops.sum(ops.cast(ops.round(parts * planes), "int32"), axis=(1, 3), keepdims=True)
+    # Twice the digits, of which the last may differ, and then half of them.
+    return ops.cast(luma(ops.cast(totals, "float64")) / ops.cast(parts * pixels, "float64"), "float32")
 
 
 @fused

@@ -16,7 +16,7 @@ _REDUCTIONS = (1, 2, 4, 8)
 _SPARE = 2.0
 
 
-def crop_pairs(rows, describe, load, batches, batch_size, decoder, crops, seed):
+def crop_pairs(described, describe, load, batch_size, decoder, crops, seed):
     """Batches of pairs of crops.
 
     JPEGs are decoded by TensorFlow in parallel, others by PIL; both crops come from one decoding, which leaves out
@@ -24,19 +24,19 @@ def crop_pairs(rows, describe, load, batches, batch_size, decoder, crops, seed):
     is, and the resize is bicubic with antialiasing.
 
     Args:
-        rows: `tf.data.Dataset` of what `describe` takes.
-        describe: Function of an element of `rows`, as NumPy, that gives a binary file object, its name, and the bytes
-            that `load` takes.
+        described: `tf.data.Dataset` of `(step, start, descriptions)`, see `order.Batches`.
+        describe: Function of one description, as NumPy, that gives a binary file object, its name, and the bytes that
+            `load` takes.
         load: Function of a string tensor, which gives the bytes of the file.
-        batches: Number of batches, without an incomplete last one.
-        batch_size: Images per batch.
+        batch_size: Images per batch, over all replicas: the boxes come from the table of the whole batch.
         decoder: `Decoder`.
         crops: Pair of `RandomResizedCrop` layers.
         seed: Integer: of the boxes.
 
     Returns:
-        A `tf.data.Dataset` of `((crop_a, crop_b),)`, uint8 tensors `(batch_size, height, width, 3)`.
+        A `tf.data.Dataset` of `((crop_a, crop_b),)`, uint8 tensors `(rows, height, width, 3)`.
     """
+    count = described.element_spec[2].shape[0]
 
     def headers(rows):
         columns = []
@@ -47,20 +47,21 @@ def crop_pairs(rows, describe, load, batches, batch_size, decoder, crops, seed):
         keys, names, *numbers = zip(*columns, strict=True)
         return np.array(keys, object), np.array(names, object), *map(np.array, numbers)
 
-    def read_headers(rows):
+    def read_headers(step, start, rows):
         types = (tf.string, tf.string, tf.int64, tf.int64, tf.int64, tf.bool)
         values = tf.numpy_function(headers, [rows], types, stateful=False)
-        return tuple(tf.ensure_shape(value, (batch_size,)) for value in values)
+        return step, start, *(tf.ensure_shape(value, (count,)) for value in values)
 
-    def draw(batch, key):
-        file, name, height, width, orientation, plain = batch
+    def draw(step, start, file, name, height, width, orientation, plain):
         # From 5 on the picture lies on its side.
         turned = orientation >= 5
         size = tf.stack([tf.where(turned, width, height), tf.where(turned, height, width)], axis=1)
         boxes = []
         for view, crop in enumerate(crops):
-            numbers = randomness.uniform_table(key + view, batch_size, crop.numbers_per_image)
-            box = crop.transformation_from(numbers, (batch_size, size[:, 0], size[:, 1], 3))
+            # The steps from 0 on, and -1, are those of the transforms in the model.
+            key = randomness.view_key(seed, -2 - step, view)
+            numbers = randomness.uniform_rows(key, start, count, batch_size, crop.numbers_per_image)
+            box = crop.transformation_from(numbers, (count, size[:, 0], size[:, 1], 3))
             boxes.append(tf.stack([box[side] for side in ("top", "left", "height", "width")], axis=1))
         boxes = tf.stack(boxes, axis=1)
         reduction = tf.where(plain, reductions(boxes, crops), 0)
@@ -74,17 +75,14 @@ def crop_pairs(rows, describe, load, batches, batch_size, decoder, crops, seed):
     plainly = tf.autograph.experimental.do_not_convert
     # More pictures under way than cores: one large picture must not keep those behind it waiting.
     ahead = 4 * os.cpu_count()
-    # Each iteration has its own boxes, as each has its own order.
-    keys = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
     return (
-        tf.data.Dataset.zip(rows.batch(batch_size, drop_remainder=True).map(plainly(read_headers)), keys)
+        described.map(plainly(read_headers))
         .map(plainly(draw))
         .prefetch(1)
         .unbatch()
         .map(plainly(cut), num_parallel_calls=ahead, deterministic=True)
-        .batch(batch_size, drop_remainder=True)
+        .batch(count, drop_remainder=True)
         .map(lambda a, b: ((a, b),))
-        .apply(tf.data.experimental.assert_cardinality(batches))
         .prefetch(2)
     )
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_barlow.data import crops
 from keras_barlow.data.decoding import unreadable
+from keras_barlow.data.order import Batches, shuffled
 
 # Where it pays to say how far the reading is.
 _SHOW_PROGRESS_FROM = 20_000
@@ -33,16 +34,14 @@ class Images:
     class_names = None
 
     def batches(self, batch_size, seed=0):
-        """Shuffled batches for `fit`: all images in another order every epoch, without an incomplete last batch.
-
-        What is left out of one epoch is another random handful in the next.
+        """Shuffled batches for `BarlowTwins.fit`: all images in another order every epoch.
 
         Args:
-            batch_size: Images per batch.
+            batch_size: Images per batch, over all replicas.
             seed: Integer: of the orders.
 
         Returns:
-            A `tf.data.Dataset` of uint8 tensors `(batch_size, image_size, image_size, 3)`.
+            `Batches` of uint8 tensors `(batch_size, image_size, image_size, 3)`.
 
         Raises:
             ValueError: If there are fewer images than one batch holds.
@@ -54,7 +53,11 @@ class Images:
         2
         """
         self._check_batch(batch_size)
-        return self._dataset(batch_size, seed)
+
+        def read(described):
+            return self._in_turn(described.map(lambda step, start, rows: rows))
+
+        return Batches(batch_size, len(self) // batch_size, seed, functools.partial(self._shuffled, seed), read)
 
     def crop_pairs(self, batch_size, crop, seed=0):
         """Shuffled batches of two random crops of each picture as it is on disk, for views that do not crop.
@@ -63,12 +66,12 @@ class Images:
         The rest of the policy runs in the model: `views.barlow_twins(size, without="crop")`.
 
         Args:
-            batch_size: Images per batch.
+            batch_size: Images per batch, over all replicas.
             crop: `augmentations.RandomResizedCrop`, or a pair of them for the two views.
-            seed: Integer: of the orders and of the boxes. Every epoch has its own.
+            seed: Integer: of the orders and of the boxes. Every step has its own.
 
         Returns:
-            A `tf.data.Dataset` of `((crop_a, crop_b),)`, uint8 tensors `(batch_size, height, width, 3)`.
+            `Batches` of `((crop_a, crop_b),)`, uint8 tensors `(batch_size, height, width, 3)`.
 
         Raises:
             ValueError: If there are fewer images than one batch holds, or the images are in memory, where their other
@@ -82,18 +85,22 @@ class Images:
         >>> for name in range(4):
         ...     Image.new("RGB", (90, 60)).save(os.path.join(folder, f"{name}.jpg"))
         >>> train, _ = kb.data.load(folder, image_size=32, memory_limit=0)
-        >>> dataset = train.crop_pairs(batch_size=2, crop=kb.augmentations.RandomResizedCrop(32, 32))
-        >>> [crops.shape for crops in next(iter(dataset))[0]]
+        >>> batches = train.crop_pairs(batch_size=2, crop=kb.augmentations.RandomResizedCrop(32, 32))
+        >>> [crops.shape for crops in next(iter(batches.epoch(0)))[0]]
         [TensorShape([2, 32, 32, 3]), TensorShape([2, 32, 32, 3])]
         """
         self._check_batch(batch_size)
         pair = crops.checked_crops(crop)
-        batches = len(self) // batch_size
-        dataset = crops.crop_pairs(*self._encoded(seed), batches, batch_size, self.decoder, pair, seed)
-        options = tf.data.Options()
-        # Every core has a picture of its own; operations that share the cores as well are in each other's way.
-        options.threading.max_intra_op_parallelism = 1
-        return untuned(dataset.with_options(options))
+        describe, load = self._encoded()
+
+        def read(described):
+            dataset = crops.crop_pairs(described, describe, load, batch_size, self.decoder, pair, seed)
+            options = tf.data.Options()
+            # Every core has a picture of its own; operations that share the cores as well are in each other's way.
+            options.threading.max_intra_op_parallelism = 1
+            return untuned(dataset.with_options(options))
+
+        return Batches(batch_size, len(self) // batch_size, seed, functools.partial(self._shuffled, seed), read)
 
     def in_order(self, batch_size=256, crop=None):
         """All images once, in the order of `labels`, the last batch as small as it comes.
@@ -105,11 +112,7 @@ class Images:
         Returns:
             A `tf.data.Dataset` of uint8 tensors `(batch_size, size, size, 3)`.
         """
-        batches = self._dataset(batch_size, None)
-        if crop is None or crop == self.image_size:
-            return batches
-        start = (self.image_size - crop) // 2
-        return batches.map(lambda images: images[:, start : start + crop, start : start + crop])
+        return self._cropped(self._in_turn(tf.data.Dataset.range(len(self)).batch(batch_size)), crop)
 
     def sample(self, count):
         """Some images, evenly over the collection.
@@ -141,16 +144,25 @@ class Images:
                 f"batch_size={batch_size}. Use a smaller one (--batch_size)."
             )
 
-    def _encoded(self, seed):
-        """Shuffled rows, and the functions `describe` and `load` of `crops.crop_pairs`."""
+    def _shuffled(self, seed, epoch):
+        """What describes each image, in the order of an epoch (a tensor)."""
+        return shuffled(len(self), seed, epoch)
+
+    def _encoded(self):
+        """The functions `describe` and `load` of `crops.crop_pairs`."""
         raise NotImplementedError
 
-    def _dataset(self, batch_size, seed):
-        """Batches, in order where the seed is None."""
-        rows = tf.data.Dataset.range(len(self)) if seed is None else _shuffled_rows(len(self), seed)
-        batches = rows.batch(batch_size, drop_remainder=seed is not None)
+    def _in_turn(self, batches):
+        """The images of batches of row numbers."""
         # One batch at a time, by as many threads as serve it, and two batches ahead: no more memory than that.
         return untuned(batches.map(self._read_tensor).prefetch(2))
+
+    def _cropped(self, batches, crop):
+        """The centres of batches of images."""
+        if crop is None or crop == self.image_size:
+            return batches
+        start = (self.image_size - crop) // 2
+        return batches.map(lambda images: images[:, start : start + crop, start : start + crop])
 
     def _read_tensor(self, rows):
         images = tf.numpy_function(self.read, [rows], tf.uint8, stateful=False)
@@ -188,7 +200,7 @@ class ArrayImages(Images):
     def read(self, rows):
         return self.array[rows]
 
-    def _encoded(self, seed):
+    def _encoded(self):
         raise ValueError(
             "Crops are cut from files as they are. Received: images in memory, of which only the centre is left, in "
             f"{self.image_size} pixels. Use data.load(..., memory_limit=0), or let the model's views crop."
@@ -255,7 +267,7 @@ class FileImages(Images):
         many = map if sum(map(len, contents)) < _TINY_BYTES * len(contents) else _threads().map
         return np.stack(list(many(self._decoded, rows, contents)))
 
-    def _encoded(self, seed):
+    def _encoded(self):
         def describe(row):
             name = self.names[row]
             try:
@@ -265,7 +277,7 @@ class FileImages(Images):
                 raise unreadable(name, error) from error
             return file, name, key
 
-        return _shuffled_rows(len(self), seed), describe, self.files.load
+        return describe, self.files.load
 
     def _content(self, row):
         try:
@@ -296,22 +308,6 @@ def untuned(dataset):
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)
-
-
-def _shuffled_rows(count, seed):
-    """The rows of a collection in an order of its own for every iteration, without a buffer."""
-    orders = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(3, drop_remainder=True).take(1)
-
-    def rows_of(order):
-        def row(index):
-            # The raw operation: tf.random.experimental.index_shuffle pads the seed to a length that it refuses.
-            return tf.raw_ops.RandomIndexShuffle(
-                index=index, seed=order, max_index=tf.constant(count - 1, "int64"), rounds=4
-            )
-
-        return tf.data.Dataset.range(count).map(row)
-
-    return orders.flat_map(rows_of).apply(tf.data.experimental.assert_cardinality(count))
 
 
 @functools.cache

@@ -7,14 +7,17 @@ import numpy as np
 import tensorflow as tf
 
 from keras_barlow.data.images import ArrayImages, Images, untuned
+from keras_barlow.data.order import order_key, shuffled
 
 _SHUFFLE_BYTES = 2**28
+# Each epoch begins with other parts.
+_PARTS, _PARTS_AT_ONCE = 64, 8
 
 
 class RecordImages(Images):
     """One split of a prepared TFDS data set, read from its record files whenever it is needed.
 
-    Records have no random access: the shuffling is that of the files, then of a window of up to 256 MiB.
+    Records have no random access: the shuffling is that of up to 64 parts, then of a window of up to 256 MiB.
 
     Args:
         builder: `tfds.core.DatasetBuilder` of a prepared data set.
@@ -70,19 +73,49 @@ class RecordImages(Images):
         array = np.concatenate(list(self.in_order().as_numpy_iterator()))
         return ArrayImages(array, self.labels, self.class_names)
 
-    def _contents(self, seed):
-        """The bytes of each image, in order where the seed is None."""
-        encoded = self._examples(seed).map(lambda example: example[self._image])
-        if seed is None:
-            return encoded
-        window = max(2, int(_SHUFFLE_BYTES / max(1, self._info.num_bytes / len(self))))
-        return encoded.shuffle(min(window, len(self)), seed=seed)
+    def in_order(self, batch_size=256, crop=None):
+        """See `Images.in_order`."""
+        return self._cropped(self._in_turn(self._contents().batch(batch_size)), crop)
 
-    def _encoded(self, seed):
-        return self._contents(seed), lambda content: (io.BytesIO(content), self._name, content), tf.identity
+    def _contents(self, split=None):
+        """The bytes of each image, in order."""
+        return self._examples(split).map(lambda example: example[self._image])
 
-    def _dataset(self, batch_size, seed):
-        batches = self._contents(seed).batch(batch_size, drop_remainder=seed is not None)
+    def _shuffled(self, seed, epoch):
+        """Some parts of the records at a time, in the order of the epoch, through a window."""
+        order = [tf.data.experimental.to_variant(part) for part in self._parts]
+        spec = self._parts[0].element_spec
+
+        def part(index):
+            return tf.data.experimental.from_variant(tf.stack(order)[index], spec)
+
+        mixed = shuffled(len(self._parts), seed, epoch).interleave(part, cycle_length=_PARTS_AT_ONCE)
+        size = self._info.num_bytes / len(self)
+        key = tf.cast(order_key(seed, epoch), "int64")
+        # The raw operation: `shuffle` takes no seed that a graph computes.
+        window = tf.raw_ops.ShuffleDataset(
+            input_dataset=tf.data.experimental.to_variant(mixed),
+            buffer_size=max(2, min(len(self), int(_SHUFFLE_BYTES / max(1, size)))),
+            seed=key[0],
+            seed2=key[1],
+            reshuffle_each_iteration=False,
+            output_types=[tf.string],
+            output_shapes=[()],
+        )
+        return tf.data.experimental.from_variant(window, spec)
+
+    @functools.cached_property
+    def _parts(self):
+        import tensorflow_datasets as tfds
+
+        # First asked for in the middle of a graph, to which these do not belong.
+        with tf.init_scope():
+            return [self._contents(split) for split in tfds.even_splits(self.split, n=min(_PARTS, len(self)))]
+
+    def _encoded(self):
+        return lambda content: (io.BytesIO(content), self._name, content), tf.identity
+
+    def _in_turn(self, batches):
         return untuned(batches.map(self._decode, num_parallel_calls=2).prefetch(2))
 
     def _decode(self, encoded):
@@ -91,20 +124,19 @@ class RecordImages(Images):
         )
         return tf.ensure_shape(images, (encoded.shape[0], self.image_size, self.image_size, 3))
 
-    def _examples(self, seed=None):
+    def _examples(self, split=None):
         import tensorflow_datasets as tfds
 
         return self.builder.as_dataset(
-            split=self.split,
-            shuffle_files=seed is not None,
-            read_config=tfds.ReadConfig(shuffle_seed=seed, try_autocache=False),
+            split=split or self.split,
+            read_config=tfds.ReadConfig(try_autocache=False),
             decoders={self._image: tfds.decode.SkipDecoding()},
         )
 
     def read(self, rows):
         """See `Images.read`. One pass over the records; only the wanted images are decoded."""
         wanted, places = np.unique(rows, return_inverse=True)
-        examples = self._examples().map(lambda example: example[self._image]).enumerate()
+        examples = self._contents().enumerate()
         chosen = examples.filter(lambda row, _: tf.reduce_any(row == wanted)).take(len(wanted))
         return np.stack([self._one(content) for _, content in chosen.as_numpy_iterator()])[places.reshape(-1)]
 

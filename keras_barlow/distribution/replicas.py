@@ -1,4 +1,4 @@
-"""The one module that names `tf.distribute`, and the gradient contract.
+"""What happens inside a replica, and the gradient contract.
 
 The loss of Barlow Twins is a function of the WHOLE global batch: its standardisation and its
 cross-correlation see every replica's rows. A training step therefore keeps three things apart:
@@ -31,23 +31,6 @@ def replica_count():
     1
     """
     return tf.distribute.get_strategy().num_replicas_in_sync
-
-
-def compiling_pays(model):
-    """Whether XLA around the whole step helps: one replica on an accelerator.
-
-    On the CPU it makes this step slower (its matrix products and convolutions are not TensorFlow's), and
-    with several replicas it fails on the collectives.
-
-    Args:
-        model: The `keras.Model` that is to be compiled.
-
-    Returns:
-        A Python boolean.
-    """
-    strategy = model.distribute_strategy
-    accelerators = tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
-    return bool(accelerators) and strategy.num_replicas_in_sync == 1
 
 
 def gather_rows(x):
@@ -118,6 +101,9 @@ def own_rows(count):
     context = _replica_context()
     if context is None:
         return 0, count
+    if isinstance(context.strategy, tf.distribute.TPUStrategy):
+        # Compiled for a TPU, every replica has the same number of rows, known while tracing.
+        return context.replica_id_in_sync_group * count, context.num_replicas_in_sync * count
     counts = row_counts(count)
     return tf.reduce_sum(counts[: context.replica_id_in_sync_group]), tf.reduce_sum(counts)
 

@@ -1,9 +1,6 @@
-"""Callbacks: an online probe, and guards and records of a run."""
-
-import json
+"""An online probe."""
 
 import keras
-import numpy as np
 
 from keras_barlow import evaluation
 
@@ -55,41 +52,3 @@ class KNNProbe(keras.callbacks.Callback):
         logs["knn_top1"] = evaluation.knn_accuracy(
             features[0], self.train[1], features[1], self.test[1], self.k, self.temperature
         )
-
-
-class StopOnNonFiniteLoss(keras.callbacks.Callback):
-    """Raises FloatingPointError at the first step whose loss is NaN or infinite.
-
-    `BarlowTwins.fit` adds it by itself. With `steps_per_execution > 1` the step named is the last of the
-    execution that went wrong.
-    """
-
-    def on_train_batch_end(self, batch, logs=None):
-        loss = float(logs["loss"])
-        if not np.isfinite(loss):
-            step = int(self.model.optimizer.iterations)
-            raise FloatingPointError(
-                f"The loss is {loss} at step {step}. Training has stopped; the weights are not to be used. "
-                "Lower the learning rate, warm it up for longer, or check the images for NaN."
-            )
-
-
-class MetricsLog(keras.callbacks.Callback):
-    """Writes one JSON line an epoch: `epoch` (from 1) and the logs.
-
-    Args:
-        path: File to write; an existing one is continued.
-
-    Example:
-
-    >>> log = MetricsLog("metrics.jsonl")
-    """
-
-    def __init__(self, path):
-        super().__init__()
-        self.path = path
-
-    def on_epoch_end(self, epoch, logs=None):
-        line = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")

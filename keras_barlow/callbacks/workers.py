@@ -1,0 +1,56 @@
+"""Callbacks when several workers train together."""
+
+import hashlib
+
+import keras
+import numpy as np
+
+from keras_barlow import distribution
+
+# They write files from the logs, which all workers share: one writer is enough.
+_WRITERS = (keras.callbacks.TensorBoard, keras.callbacks.CSVLogger)
+_SAVERS = (keras.callbacks.ModelCheckpoint, keras.callbacks.BackupAndRestore)
+_MOST_SAVERS = 16
+
+
+def for_this_worker(callbacks, strategy):
+    """Which callbacks a worker runs: all of them, but of those that write what all share only the chief's.
+
+    Args:
+        callbacks: List of Keras callbacks.
+        strategy: `tf.distribute.Strategy`.
+
+    Returns:
+        A list of callbacks.
+
+    Raises:
+        ValueError: If two workers would save to one path.
+
+    Example:
+
+    >>> strategy = distribution.get_strategy("none")
+    >>> for_this_worker([keras.callbacks.CSVLogger("log.csv")], strategy)[0].filename
+    'log.csv'
+    """
+    if distribution.worker_count(strategy) == 1:
+        return callbacks
+    _check_paths([callback for callback in callbacks if isinstance(callback, _SAVERS)], strategy)
+    if distribution.is_chief(strategy):
+        return callbacks
+    return [callback for callback in callbacks if not isinstance(callback, _WRITERS)]
+
+
+def _check_paths(savers, strategy):
+    paths = [str(getattr(saver, "filepath", getattr(saver, "backup_dir", ""))) for saver in savers][:_MOST_SAVERS]
+    # 31 bits of a path: they are compared across workers as numbers.
+    numbers = [int.from_bytes(hashlib.sha256(path.encode()).digest()[:4], "little") >> 1 for path in paths]
+    own = np.array(numbers + [0] * (_MOST_SAVERS - len(numbers)), "int32")
+    others = np.delete(distribution.from_all_workers(strategy, own), distribution.worker_index(strategy), axis=0)
+    for saver, path, number in zip(savers, paths, numbers, strict=True):
+        if number in others:
+            raise ValueError(
+                f"{type(saver).__name__} would be written by several workers at once, to one path. Received: {path} on "
+                f"more than one of {distribution.worker_count(strategy)} workers. Use keras_barlow.callbacks."
+                "Checkpoints, which the chief writes and all resume from; or give every worker a path of its own, with "
+                "keras_barlow.distribution.worker_index(strategy) in it."
+            )
