@@ -134,6 +134,8 @@ def main(_):
 
     features = [features_of(model, images, recipe) for images in (train, shown)]
     if not chief:
+        # Whoever leaves early looks like one that has crashed.
+        on_any_worker(False)
         return
     results = json.loads((output / "before.json").read_text())
     if test:
@@ -147,6 +149,7 @@ def main(_):
     results["images_seen"] = len(batches) * recipe.epochs * recipe.batch_size
     results["seconds"] = round(time.time() - started, 1)
     (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    on_any_worker(False)
     print(table(results))
     print(f"{results['seconds']:.0f} s. Everything is in {output}; load the encoder with hub.load('{output}/encoder').")
 

@@ -66,7 +66,10 @@ def test_sigterm_is_passed_on_and_the_workers_end_by_themselves(start):
 
 
 def test_bad_arguments(tmp_path):
-    for flags, message in ((["--workers=0", __file__], "at least 1"), (["--workers=2", "nowhere.py"], "must be a file")):
+    for flags, message in (
+        (["--workers=0", __file__], "at least 1"),
+        (["--workers=2", "nowhere.py"], "must be a file"),
+    ):
         done = subprocess.run(
             [sys.executable, "-m", "keras_barlow.launch", *flags],
             capture_output=True,
