@@ -31,7 +31,7 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         self._skipped = skipped
         if np.isfinite(loss) and self._in_a_row < _SKIPPED_IN_A_ROW:
             return
-        step = int(self.model.optimizer.iterations)
+        step = int(self.model.optimizer.iterations.numpy())
         found = f"The loss is {loss}" if self._in_a_row == 0 else f"{self._in_a_row} steps in a row were skipped"
         last = self.checkpoints.last if self.checkpoints else None
         kept = f"The last good checkpoint is {last}. " if last else ""
