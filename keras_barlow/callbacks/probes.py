@@ -23,6 +23,7 @@ class KNNProbe(keras.callbacks.Callback):
 
     Example:
 
+    >>> import numpy as np
     >>> images, labels = np.zeros((8, 16, 16, 3), "uint8"), np.arange(8) % 2
     >>> probe = KNNProbe((images, labels), (images, labels), k=2)
     """
