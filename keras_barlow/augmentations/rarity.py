@@ -27,7 +27,7 @@ def of_the_chosen(transform, planes, transformation, probability):
     chosen = transformation["chosen"]
 
     def few():
-        rows = ops.argsort(ops.logical_not(chosen))[:room]
+        _, rows = ops.top_k(ops.cast(chosen, "int32"), room, sorted=False)
         part = {name: ops.take(values, rows, axis=0) for name, values in transformation.items()}
         return ops.scatter_update(planes, rows[:, None], transform(ops.take(planes, rows, axis=0), part))
 

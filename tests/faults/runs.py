@@ -1,0 +1,78 @@
+"""Starting the run of `training.py`, watching it and ending it."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from keras_barlow import checkpoint
+
+SCRIPT = pathlib.Path(__file__).with_name("training.py")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), "TF_CPP_MIN_LOG_LEVEL": "3"}
+SECONDS = 240
+
+
+def start(folder, result, workers=1, **arguments):
+    """Starts the run; its errors come through a pipe."""
+    launched = [] if workers == 1 else ["-m", "keras_barlow.launch", f"--workers={workers}"]
+    command = [sys.executable, *launched, str(SCRIPT), str(folder), str(result)]
+    return subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **arguments
+    )
+
+
+def finish(process):
+    """Waits for the end of the run: its exit status, output and errors."""
+    output, errors = process.communicate(timeout=SECONDS)
+    return process.returncode, output, errors
+
+
+def kill(process, signal_number=signal.SIGKILL):
+    """Ends a run at once."""
+    process.send_signal(signal_number)
+    return finish(process)
+
+
+def wait_until(condition, process):
+    """Looks every millisecond, until the condition holds or the run has ended."""
+    deadline = time.monotonic() + SECONDS
+    while not condition() and process.poll() is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError("the run does not come so far")
+        time.sleep(1e-3)
+
+
+def wait_for_steps(folder, process, seconds=0.0):
+    """Waits until the run has saved a step, and then a while."""
+    before = newest(folder)
+    wait_until(lambda: newest(folder) != before, process)
+    time.sleep(seconds)
+
+
+def wait_for_a_write(folder, process):
+    """Waits until a checkpoint is being written."""
+    wait_until(lambda: any(folder.glob("*.unfinished")), process)
+
+
+def newest(folder):
+    """Number of the last step that is saved, 0 for none."""
+    paths = checkpoint.list_checkpoints(folder)
+    return int(paths[-1].stem.removeprefix("step-")) if paths else 0
+
+
+def same_to_the_bit(first, second):
+    """Compares the results of two runs."""
+    with np.load(first) as one, np.load(second) as two:
+        assert one.files == two.files
+        for name in one.files:
+            assert one[name].tobytes() == two[name].tobytes(), name
+
+
+def workers_of(process):
+    """The process numbers of a launcher's workers, in their order (Linux)."""
+    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return sorted(map(int, children))
