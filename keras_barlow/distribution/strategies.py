@@ -1,5 +1,6 @@
 """Which replicas there are: choosing a strategy, and several workers that Keras can use."""
 
+import importlib.metadata
 import json
 import os
 
@@ -16,7 +17,7 @@ def get_strategy(name="auto"):
     | `"none"` | one, on the first GPU or the CPU |
     | `"mirrored"` | every GPU of this machine, or every logical CPU device where there is none |
     | `"multi_worker"` | those of all workers, which `TF_CONFIG` or Slurm names; NCCL on GPUs, gRPC rings on CPUs |
-    | `"tpu"` | every core of the TPU, needs `tensorflow-tpu`; written by TensorFlow's documentation, not yet run |
+    | `"tpu"` | every core of the TPU, needs `tensorflow-tpu` 2.18 or later; not yet run on hardware |
     | `"auto"` | the first that fits: several workers, a TPU, several GPUs, one replica |
 
     Args:
@@ -97,7 +98,7 @@ def compiling_pays(model):
 def _what_is_there():
     if _worker_resolver() is not None:
         return "multi_worker"
-    if any(name in os.environ for name in ("TPU_NAME", "COLAB_TPU_ADDR", "TPU_WORKER_HOSTNAMES")):
+    if _has_tensorflow_tpu():
         return "tpu"
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "none"
 
@@ -124,15 +125,27 @@ def _worker_resolver():
     return None
 
 
-def _tpu_strategy():
+def _has_tensorflow_tpu():
+    """Whether the TensorFlow that is installed is the one for TPUs, which nobody installs elsewhere."""
     try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+        importlib.metadata.version("tensorflow-tpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _tpu_strategy():
+    # A TPU of another machine has a name; today's machines hold their own.
+    name = os.environ.get("TPU_NAME", "local")
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name)
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     # Without a TPU each version of TensorFlow fails in a way of its own.
     except Exception as error:
+        what = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         raise ValueError(
-            f'The strategy "tpu" needs a TPU. Received: none that TensorFlow {tf.__version__} can use '
-            f"({type(error).__name__}: {error}). On a TPU machine install tensorflow-tpu of the same version."
+            f'The strategy "tpu" needs a TPU. Received: none that TensorFlow {tf.__version__} can use ({what}). '
+            "On a TPU machine install tensorflow-tpu 2.18 or later, in place of tensorflow."
         ) from error
     return tf.distribute.TPUStrategy(resolver)
