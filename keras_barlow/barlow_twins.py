@@ -336,14 +336,15 @@ class BarlowTwins(keras.Model):
 
     def _log(self, terms, penalties, finite=None):
         values = terms._replace(loss=terms.loss + sum(penalties))
+        # Every replica adds its share, so that a checkpoint's sums do not depend on their number.
+        share = tf.constant(1.0 / distribution.replica_count())
+        if finite is not None:
+            values = [tf.where(finite, value, 0.0) for value in values]
+            for tracker in self._skipped:
+                tracker.update_state(tf.where(finite, 0.0, share))
+            share = tf.where(finite, share, 0.0)
         for tracker, value in zip(self._trackers, values, strict=True):
-            if finite is None:
-                tracker.update_state(value)
-            else:
-                tracker.update_state(tf.where(finite, value, 0.0), sample_weight=tf.cast(finite, value.dtype))
-        for tracker in self._skipped if finite is not None else []:
-            # Every replica adds its own.
-            tracker.update_state(tf.cast(~finite, "float32") / distribution.replica_count())
+            tracker.update_state(value, sample_weight=share)
         return self.get_metrics_result()
 
     @property

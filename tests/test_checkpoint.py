@@ -1,5 +1,6 @@
 """Checkpoints: whole or not there, and a run that goes on as if it had never stopped."""
 
+import contextlib
 import os
 import signal
 
@@ -22,8 +23,9 @@ def images():
 def small_model(optimizer="adam", policy="float32", seed=3, **arguments):
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(policy)
-    encoder = kb.encoders.resnet((1,), input_shape=(8, 8, 3), stem="small", width=4)
-    model = kb.BarlowTwins(encoder, kb.Projector((8, 8)), kb.views.barlow_twins(8, seed=seed), **arguments)
+    encoder = kb.encoders.resnet((1,), input_shape=(8, 8, 3), stem="small", width=4, synchronized=True)
+    projector = kb.Projector((8, 8), synchronized=True)
+    model = kb.BarlowTwins(encoder, projector, kb.views.barlow_twins(8, seed=seed), **arguments)
     keras.config.set_dtype_policy("float32")
     model.compile(optimizer)
     return model
@@ -77,6 +79,30 @@ def test_a_crashed_run_goes_on_bit_by_bit(tmp_path, optimizer, policy, step):
     ).history["loss"]
     same(state(whole), state(again))
     np.testing.assert_allclose(losses, expected[-len(losses) :], rtol=1e-6)
+
+
+@pytest.mark.parametrize("first, then", [(1, 4), (4, 1)])
+def test_a_run_goes_on_with_another_number_of_replicas(tmp_path, strategy, first, then):
+    batches = images().batches(4, seed=1)
+
+    def model(replicas):
+        with strategy.scope() if replicas == 4 else contextlib.nullcontext():
+            # A small rate: batches of 4 make rounding grow quickly, whatever the devices.
+            return small_model(keras.optimizers.SGD(1e-5, momentum=0.9))
+
+    whole = model(1)
+    start = state(whole)
+    whole.fit(batches, epochs=2, verbose=0)
+    with pytest.raises(InterruptedError):
+        checkpoints = kb.callbacks.Checkpoints(tmp_path, every=1)
+        model(first).fit(batches, epochs=2, verbose=0, callbacks=[Stop(3, crash), checkpoints])
+    again = model(then)
+    again.fit(batches, epochs=2, verbose=0, callbacks=[kb.callbacks.Checkpoints(tmp_path)])
+    moved = 0
+    for name, array in state(whole).items():
+        np.testing.assert_allclose(state(again)[name], array, rtol=2e-4, atol=1e-5, err_msg=name)
+        moved = max(moved, np.abs(array - start[name]).max())
+    assert moved > 1e-3
 
 
 @pytest.mark.parametrize("how", ["signal", "time"])
@@ -153,7 +179,7 @@ def test_another_model_or_other_data_are_refused(tmp_path):
         kb.callbacks.Checkpoints(tmp_path, keep=0)
 
 
-def test_a_step_that_is_no_number_is_skipped_or_ends_the_run(tmp_path):
+def test_a_step_that_is_no_number_is_skipped_or_ends_the_run(tmp_path, strategy):
     rows = images().array.astype("float32")
     rows[5] = np.nan
     dataset = tf.data.Dataset.from_tensor_slices(rows).batch(4, drop_remainder=True)
@@ -165,6 +191,14 @@ def test_a_step_that_is_no_number_is_skipped_or_ends_the_run(tmp_path):
     assert history["skipped"] == [1.0] and np.isfinite(history["loss"]).all()
     assert int(model.optimizer.iterations) == STEPS - 1
     assert all(np.isfinite(array).all() for array in state(model).values())
+    # With a NaN on one of four replicas, all of them skip.
+    with strategy.scope():
+        replicated = small_model(keras.optimizers.SGD(1e-5), skip_nonfinite=True)
+    single = small_model(keras.optimizers.SGD(1e-5), skip_nonfinite=True)
+    for other in (single, replicated):
+        assert other.fit(dataset, verbose=0).history["skipped"] == [1.0]
+    for name, array in state(single).items():
+        np.testing.assert_allclose(state(replicated)[name], array, rtol=1e-3, atol=1e-4, err_msg=name)
     dataset = tf.data.Dataset.from_tensors(np.full_like(rows[:4], np.nan)).repeat(16)
     with pytest.raises(FloatingPointError, match="10 steps in a row were skipped"):
         small_model(skip_nonfinite=True).fit(dataset, verbose=0)
