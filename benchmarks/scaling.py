@@ -346,8 +346,8 @@ def report(rows, folder):
     lines += [
         "",
         "What it says. The loss is nowhere the bottleneck. On Ethernet it is the gradient, most of it the projector's.",
-        "Between accelerators it is latency: batch normalisation has 220 small sums in a step, each waiting for the one",
-        "before, on 64 H100 more time than all the rest together. Larger batches repair both.",
+        "Between accelerators it is latency: batch normalisation has 220 small sums in a step, each waiting for the",
+        "one before, on 64 H100 more time than all the rest together. Larger batches repair both.",
         "",
         "## Where the batch form stops paying",
         "",

@@ -23,7 +23,7 @@ import harness
 
 CHIP = "v5e:2x2"
 # Recipe, images for one core, side of the stored images.
-STEPS = (("cifar10_resnet18", 128, 32), ("imagenet_resnet50", 64, 256), ("imagenet_resnet50", 128, 256))
+STEPS = (("cifar10_resnet18", 128, 32), ("imagenet_resnet50", 128, 256))
 
 COMPILE = """
 import json, sys, time

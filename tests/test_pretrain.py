@@ -47,8 +47,19 @@ def check_pictures(output):
 def test_a_run_leaves_everything_it_promises(folder, tmp_path):
     output = tmp_path / "run"
     archive = shutil.make_archive(tmp_path / "images", "zip", folder)
-    done = pretrain(f"--data_dir={archive}", "--epochs=2", "--batch_size=16", f"--output_dir={output}", "--seed=1")
+    flags = [f"--data_dir={archive}", "--epochs=2", "--batch_size=16", f"--output_dir={output}", "--seed=1", "--resume"]
+    done = pretrain(*flags, "--max_seconds=1")
     assert done.returncode == 0, done.stderr
+    assert f"There is nothing to resume in {output}: this run begins." in done.stdout
+    saved = output / "checkpoints" / kb.checkpoint.name_of(1)
+    assert (
+        f"Stopped by the limit of 1 seconds and saved {saved}. Go on with the same command and --resume." in done.stdout
+    )
+    assert not (output / "results.json").exists()
+
+    done = pretrain(*flags)
+    assert done.returncode == 0, done.stderr
+    assert "nothing to resume" not in done.stdout and "Evaluating raw pixels" not in done.stdout
     assert "Barlow Twins" in done.stdout and "untrained" in done.stdout
     results = json.loads((output / "results.json").read_text())
     scores = {"knn_top1", "linear_top1", "few_label_top1"}
@@ -64,6 +75,8 @@ def test_a_run_leaves_everything_it_promises(folder, tmp_path):
     model = keras.models.load_model(output / "model.keras")
     assert model.predict(np.zeros((2, 32, 32, 3), "uint8"), verbose=0).shape == (2, model.encoder.output_shape[1])
 
+    again = pretrain(*flags)
+    assert again.returncode == 0 and f"The run in {output} is finished." in again.stdout
     again = pretrain(f"--data_dir={folder}", f"--output_dir={output}")
     assert again.returncode != 0
     assert "must be empty, so that no other run is overwritten" in again.stderr
@@ -103,11 +116,13 @@ def test_crops_from_files_without_labels(script, folder, tmp_path, monkeypatch, 
         (["--batch_size=1"], "batch_size"),
         (["--data_dir=nowhere"], "no such folder"),
         (["--dataset=mnist", "--data_dir=nowhere"], "tfds build mnist"),
+        (["--strategy=multi_worker"], "needs to know the workers"),
+        (["--output_dir=/proc/run"], "must be one that can be written"),
     ],
 )
 def test_bad_flags_fail_before_any_work(script, bad, message, tmp_path):
     with flagsaver.flagsaver(), pytest.raises((SystemExit, flags.IllegalFlagValueError), match=message):
-        script.FLAGS(["pretrain.py", *bad, f"--output_dir={tmp_path / 'run'}"])
+        script.FLAGS(["pretrain.py", f"--output_dir={tmp_path / 'run'}", *bad])
         script.main(None)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 

@@ -1,8 +1,10 @@
 """Starting the run of `training.py`, watching it and ending it."""
 
+import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +25,23 @@ def start(folder, result, workers=1, **arguments):
     return subprocess.Popen(
         command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **arguments
     )
+
+
+def start_workers(folder, result):
+    """Starts the run on two workers as two machines would, without a launcher to watch them."""
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("localhost", 0))
+        two.bind(("localhost", 0))
+        addresses = [f"localhost:{opened.getsockname()[1]}" for opened in (one, two)]
+    processes = []
+    for index in range(2):
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        environment = {**ENVIRONMENT, "TF_CONFIG": json.dumps(config)}
+        command = [sys.executable, str(SCRIPT), str(folder), str(result)]
+        processes.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+    return processes, addresses
 
 
 def finish(process):

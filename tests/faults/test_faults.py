@@ -164,3 +164,19 @@ def test_either_worker_may_be_killed(tmp_path):
     with np.load(whole) as one, np.load(result) as two:
         for name in one.files:
             np.testing.assert_allclose(two[name], one[name], rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_lost_machine_ends_the_other(tmp_path, lost):
+    folder, result = tmp_path / "checkpoints", tmp_path / "result.npz"
+    processes, addresses = runs.start_workers(folder, result)
+    runs.wait_for_steps(folder, processes[0], 0.5)
+    processes[lost].kill()
+    killed = time.monotonic()
+    status, _, errors = runs.finish(processes[1 - lost])
+    seconds = time.monotonic() - killed
+    print(f"worker {lost} killed; the other ended {seconds:.1f} s later with status {status}")
+    runs.finish(processes[lost])
+    assert seconds < 60 and status not in (0, None)
+    assert f"worker {lost} ({addresses[lost]})" in errors, errors
