@@ -8,7 +8,7 @@ with a table like
                         k-NN   linear   10 labels a class
     raw pixels         0.615    0.131               0.125
     untrained          0.208    0.348               0.156
-    Barlow Twins       0.933    0.959               0.827
+    Barlow Twins       0.925    0.958               0.824
 
 and leaves `results.json`, `metrics.jsonl`, `encoder/` (SavedModel), `model.keras`, TensorBoard events and five
 pictures in `runs/digits`. With your own images:
