@@ -12,7 +12,7 @@ import keras_barlow as kb
 
 PACKAGE = pathlib.Path(kb.__file__).parent
 FLOORS = [
-    {"ops", "distribution", "optimizers", "export", "plots", "version", "checkpoint", "launch"},
+    {"ops", "asymmetry", "distribution", "optimizers", "export", "plots", "version", "checkpoint", "launch"},
     {"randomness"},
     {"normalization", "augmentations", "losses", "evaluation", "inputs"},
     {"encoders", "projector", "views", "callbacks", "data"},
