@@ -27,6 +27,7 @@ flags.DEFINE_enum("table", "loss", kb.ablations.names(), "Which table.")
 flags.DEFINE_string("recipe", "digits", f"What its rows change: {', '.join(kb.recipes.names())}.")
 flags.DEFINE_string("data_dir", None, "Folder, .zip or .npz of images in train/CLASS and test/CLASS.")
 flags.DEFINE_integer("epochs", None, "Passes over the images; the recipe's by default.", lower_bound=1)
+flags.DEFINE_integer("batch_size", None, "Images per step; the recipe's by default.", lower_bound=2)
 flags.DEFINE_integer("train_per_class", None, "Only so many training images of each class; 0 for all.", lower_bound=0)
 flags.DEFINE_integer("test_per_class", None, "The same for testing.", lower_bound=0)
 flags.DEFINE_integer("seeds", 2, "Runs of each row.", lower_bound=1)
@@ -55,7 +56,7 @@ def main(_):
 
 def chosen_recipe():
     recipe = kb.recipes.get(FLAGS.recipe)
-    names = ("epochs", "train_per_class", "test_per_class")
+    names = ("epochs", "batch_size", "train_per_class", "test_per_class")
     changes = {name: FLAGS[name].value for name in names if FLAGS[name].value is not None}
     # One source of crops for every row, shuffled pixels too.
     return dataclasses.replace(recipe, **changes, crops_from_files=False)
@@ -136,7 +137,7 @@ def report(rows, recipe, images, output):
             scores[row.name].append(json.loads(path.read_text()))
     write(output / "table.json", scores)
     lines = [
-        f"# {FLAGS.table}: {recipe.name}, {images} images, {recipe.epochs} epochs",
+        f"# {FLAGS.table}: {recipe.name}, {images} images, {recipe.epochs} epochs, batch {recipe.batch_size}",
         "",
         "Top-1 accuracy in per cent on frozen features, mean over the seeds and their range; the paper's is on",
         "ImageNet, ResNet-50, 300 epochs, linear.",
