@@ -60,7 +60,7 @@ class Heads(keras.Model):
         return [head(ops.cast(one, "float32")) for head, one in zip(self.heads, features, strict=True)]
 
     def train_step(self, data):
-        images, labels = data
+        images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
         images = images if self.views is None else self.views(images)
         own = [weight for head in self.heads for weight in head.trainable_weights]
         encoder = [] if self.frozen else self.encoder.trainable_weights
@@ -141,6 +141,7 @@ def train_heads(
         train.labelled(batch_size, seed=seed, crop=None if augment else size),
         steps_per_epoch=steps,
         epochs=epochs,
+        shuffle=False,
         verbose=verbose,
         callbacks=[keras.callbacks.LearningRateScheduler(rate), *callbacks],
     )
