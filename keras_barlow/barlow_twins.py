@@ -113,7 +113,6 @@ class BarlowTwins(keras.Model):
         self.predictor = asymmetry.checked_predictor(predictor, projector.compute_output_shape(encoder.output_shape))
         self.stop_gradient = stop_gradient
         self.moving_average = moving_average
-        # View B's own network, where it has one.
         self.target = asymmetry.slow_copies(encoder, projector, moving_average)
         self._trackers = [keras.metrics.Mean(name=name) for name in losses.LossTerms._fields]
         self._skipped = [keras.metrics.Sum(name="skipped")] if skip_nonfinite else []
@@ -390,7 +389,8 @@ class BarlowTwins(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        for name in _PARTS:
+        # A model that was saved before it could have one has no predictor.
+        for name in set(_PARTS) & set(config):
             config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
         return cls(**config)
 

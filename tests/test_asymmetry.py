@@ -99,6 +99,10 @@ def test_a_saved_model_keeps_them(tmp_path):
         np.testing.assert_array_equal(one, other)
     assert model.evaluate(data, verbose=0) == again.evaluate(data, verbose=0)
     assert len(again.trainable_weights) == len(model.trainable_weights)
+    old = build({}).get_config()
+    for name in ("predictor", "stop_gradient", "moving_average"):
+        del old[name]
+    assert kb.BarlowTwins.from_config(old).predictor is None
 
 
 def test_bad_arguments():
