@@ -1,5 +1,6 @@
 """How good a representation is: frozen features, weighted k-NN, linear heads, fine-tuning."""
 
+from keras_barlow.evaluation.collapse import effective_rank, embedding_deviation, mean_correlation
 from keras_barlow.evaluation.features import extract_features
 from keras_barlow.evaluation.heads import fine_tune, linear_probe, multi_stage_probe, train_heads
 from keras_barlow.evaluation.knn import knn_accuracy, knn_predict, knn_scores, nearest_neighbors
@@ -9,6 +10,8 @@ from keras_barlow.evaluation.scores import average_precision, mean_average_preci
 
 __all__ = [
     "average_precision",
+    "effective_rank",
+    "embedding_deviation",
     "evaluate_features",
     "extract_features",
     "few_label_accuracy",
@@ -20,6 +23,7 @@ __all__ = [
     "linear_probe",
     "linear_scores",
     "mean_average_precision",
+    "mean_correlation",
     "multi_label_precision",
     "multi_stage_probe",
     "nearest_neighbors",
