@@ -1,6 +1,7 @@
 """Barlow Twins self-supervised pre-training for Keras."""
 
 from keras_barlow import (
+    ablations,
     augmentations,
     callbacks,
     checkpoint,
@@ -26,6 +27,7 @@ __all__ = [
     "BarlowTwins",
     "Projector",
     "__version__",
+    "ablations",
     "augmentations",
     "callbacks",
     "checkpoint",

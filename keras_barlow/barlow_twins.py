@@ -8,8 +8,10 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_barlow import distribution, fitting, inputs, losses
+from keras_barlow import asymmetry, distribution, fitting, inputs, losses
 from keras_barlow import views as view_policies
+
+_PARTS = ("encoder", "projector", "views", "loss", "predictor")
 
 # Validation draws its views from this step of the table, one that training never takes.
 _VALIDATION_STEP = -1
@@ -38,6 +40,11 @@ class BarlowTwins(keras.Model):
             loss and the gradient of the whole batch, exactly. It costs a second forward pass. What stays per
             micro-batch is the batch normalisation inside encoder and projector; a network without it is trained as
             if K were 1.
+        predictor: Built or unbuilt layer from embeddings to embeddings of the same width, through which view A alone
+            goes (`Projector((D, D))`), as in BYOL and SimSiam; the paper's Table 6 has it as an ablation. None: none.
+        stop_gradient: True to let no gradient through view B, the other half of that ablation.
+        moving_average: m in [0, 1): view B goes through another network, `t <- m t + (1 - m) w` after every step, and
+            gives no gradient, as in BYOL. None: the twins are one network.
         skip_nonfinite: True to leave out a step whose loss or gradient is NaN or infinite, on any replica: weights,
             statistics and optimizer stay as they were, and the logs count it, `skipped`. By default such a step ends
             `fit` with an error.
@@ -71,7 +78,19 @@ class BarlowTwins(keras.Model):
         Zbontar et al.: Barlow Twins, ICML 2021, https://arxiv.org/abs/2103.03230
     """
 
-    def __init__(self, encoder, projector, views=None, loss=None, accumulation_steps=1, skip_nonfinite=False, **kwargs):
+    def __init__(
+        self,
+        encoder,
+        projector,
+        views=None,
+        loss=None,
+        accumulation_steps=1,
+        skip_nonfinite=False,
+        predictor=None,
+        stop_gradient=False,
+        moving_average=None,
+        **kwargs,
+    ):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.encoder = inputs.checked_encoder(encoder)
@@ -91,6 +110,10 @@ class BarlowTwins(keras.Model):
         self.skip_nonfinite = skip_nonfinite
         if not projector.built:
             projector.build(encoder.output_shape)
+        self.predictor = asymmetry.checked_predictor(predictor, projector.compute_output_shape(encoder.output_shape))
+        self.stop_gradient = stop_gradient
+        self.moving_average = moving_average
+        self.target = asymmetry.slow_copies(encoder, projector, moving_average)
         self._trackers = [keras.metrics.Mean(name=name) for name in losses.LossTerms._fields]
         self._skipped = [keras.metrics.Sum(name="skipped")] if skip_nonfinite else []
         self.built = True
@@ -124,19 +147,9 @@ class BarlowTwins(keras.Model):
         Raises:
             ValueError: If a loss or metrics are given.
         """
-        refused = {
-            "loss": loss,
-            "loss_weights": loss_weights,
-            "metrics": metrics,
-            "weighted_metrics": weighted_metrics,
-        }
-        for name, value in refused.items():
-            if value is not None:
-                raise ValueError(
-                    f"`compile({name}=...)` is not taken: Barlow Twins has no targets, and its loss belongs to the "
-                    f"constructor. Received: {name}={value!r}. Use BarlowTwins(..., loss=BarlowTwinsLoss(...)), and "
-                    "callbacks such as KNNProbe in place of metrics."
-                )
+        inputs.check_no_targets(
+            loss=loss, loss_weights=loss_weights, metrics=metrics, weighted_metrics=weighted_metrics
+        )
         if jit_compile == "auto" and not distribution.compiling_pays(self):
             jit_compile = False
         super().compile(
@@ -233,12 +246,24 @@ class BarlowTwins(keras.Model):
             finite = distribution.all_finite(gradients)
             gradients = [tf.where(finite, gradient, math.inf) for gradient in gradients]
         self.optimizer.apply(gradients, self.trainable_weights)
+        asymmetry.follow(self.target, (self.encoder, self.projector), self.moving_average)
         return terms, penalties, gradients
 
     def _embed(self, part, after=()):
-        view_a, view_b = part(after)
-        embeddings = (self.project(view, training=True) for view in (view_a, view_b))
+        embeddings = self._twins(*part(after), training=True)
         return tuple(ops.cast(z, keras.backend.result_type(z.dtype, "float32")) for z in embeddings)
+
+    def _twins(self, view_a, view_b, training):
+        """The embeddings of both views. The twins are alike unless one of the ablations sets them apart."""
+        z_a = self.project(view_a, training=training)
+        if self.predictor is not None:
+            z_a = self.predictor(z_a, training=training)
+        if self.target:
+            encoder, projector = self.target
+            z_b = projector(encoder(view_b, training=training), training=training)
+        else:
+            z_b = self.project(view_b, training=training)
+        return z_a, ops.stop_gradient(z_b) if self.stop_gradient or self.target else z_b
 
     def _carry_back(self, tape, embeddings, gradients, penalties):
         """From the gradient of the embeddings to that of the weights, step 3 of the contract in `distribution`."""
@@ -280,7 +305,7 @@ class BarlowTwins(keras.Model):
 
     def test_step(self, data):
         view_a, view_b = self._draw_views(data, _VALIDATION_STEP)
-        terms, _, _ = self.loss.value_and_gradient(self.project(view_a), self.project(view_b))
+        terms, _, _ = self.loss.value_and_gradient(*self._twins(view_a, view_b, training=False))
         return self._log(terms, self.losses)
 
     def _draw_views(self, data, step):
@@ -352,18 +377,20 @@ class BarlowTwins(keras.Model):
         return self._trackers + self._skipped
 
     def get_config(self):
-        parts = {"encoder": self.encoder, "projector": self.projector, "views": self.views, "loss": self.loss}
         return {
             **super().get_config(),
-            **{name: keras.saving.serialize_keras_object(part) for name, part in parts.items()},
+            **{name: keras.saving.serialize_keras_object(getattr(self, name)) for name in _PARTS},
             "accumulation_steps": self.accumulation_steps,
             "skip_nonfinite": self.skip_nonfinite,
+            "stop_gradient": self.stop_gradient,
+            "moving_average": self.moving_average,
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        for name in ("encoder", "projector", "views", "loss"):
+        # A model that was saved before it could have one has no predictor.
+        for name in set(_PARTS) & set(config):
             config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
         return cls(**config)
 

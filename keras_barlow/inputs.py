@@ -29,6 +29,17 @@ def checked_encoder(encoder):
     return encoder
 
 
+def check_no_targets(**arguments):
+    """Raises ValueError if `compile` was given what needs targets."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(
+                f"`compile({name}=...)` is not taken: Barlow Twins has no targets, and its loss belongs to the "
+                f"constructor. Received: {name}={value!r}. Use BarlowTwins(..., loss=BarlowTwinsLoss(...)), and "
+                "callbacks such as KNNProbe in place of metrics."
+            )
+
+
 def check_one_worker(strategy):
     """Arrays are shuffled by each process for itself."""
     if distribution.worker_count(strategy) > 1:

@@ -9,15 +9,16 @@ from keras_barlow import distribution, ops
 
 FORMS = ("auto", "feature", "batch")
 MATMUL_DTYPES = (None, "bfloat16")
+NORMALIZATIONS = ("batch", "feature", "none")
 
 
 class LossTerms(NamedTuple):
     """The loss and its parts, three scalars, float32 (float64 for float64 embeddings).
 
     Attributes:
-        loss: `invariance + redundancy_weight * redundancy`.
-        invariance: `sum_i (1 - C_ii)^2`.
-        redundancy: `sum_{i != j} C_ij^2`.
+        loss: `invariance_weight * invariance + redundancy_weight * redundancy`.
+        invariance: `sum_i (1 - C_ii)^2`; with a temperature `-log sum_i exp(C_ii / temperature)`.
+        redundancy: `sum_{i != j} C_ij^2`; with a temperature `log sum_{i != j} exp(max(C_ij, 0) / temperature)`.
     """
 
     loss: object
@@ -34,6 +35,9 @@ class BarlowTwinsLoss:
     where `C = a^T b / N` is the cross-correlation of the embeddings, each feature standardised over the
     batch. It is a sum over features and already a mean over the batch: divide it by nothing.
 
+    The ablations of the paper's Table 5 are one argument each: `redundancy_weight=0.0` (only invariance),
+    `invariance_weight=0.0` (only redundancy), `normalization="feature"`, `normalization="none"`, and `temperature`.
+
     Under a strategy of several replicas, inside `strategy.run`, value and gradient are those of the global
     batch: the value is the same on every replica, and the gradient is with respect to this replica's rows,
     so that gradients of weights are to be SUMMED over replicas (which Keras' optimizers do). Neither you nor
@@ -44,9 +48,15 @@ class BarlowTwinsLoss:
         epsilon: Added to the biased variance when standardising.
         form: `"feature"` builds the D x D matrix and sums it over replicas, `"batch"` gathers the embeddings
             and builds two N x N Gram matrices instead, each replica its own rows of them; `"auto"` is
-            whichever costs less (`ops.batch_form_is_cheaper`). The numbers are the same.
+            whichever costs less (`ops.batch_form_is_cheaper`). The numbers are the same. The batch form is for
+            `normalization="batch"` without a temperature.
         matmul_dtype: `"bfloat16"` rounds the standardised embeddings for the matrix products, and only there: the
             loss and its gradient are then right to about 1 %. None multiplies in float32, whatever the policy.
+        invariance_weight: Weight of the diagonal terms.
+        normalization: `"batch"`: each feature is standardised over the batch. `"feature"`: each row is standardised
+            over its features. `"none"`: `C` is of the embeddings as they are.
+        temperature: tau of a cross-entropy in place of the squares, `-log sum_i exp(C_ii / tau)` and, weighted,
+            `log sum_{i != j} exp(max(C_ij, 0) / tau)`; None for the squares.
 
     Call arguments:
         z_a: Float tensor `(N, D)`: embeddings of view A. Half precision is computed in float32.
@@ -56,8 +66,9 @@ class BarlowTwinsLoss:
         A scalar, differentiable once with respect to both arguments.
 
     Raises:
-        ValueError: For an unknown form or dtype, a negative weight, an epsilon that is not positive, embeddings of
-            different shapes or of another rank than 2, or a batch of one row.
+        ValueError: For an unknown form, dtype or normalisation, a negative weight, an epsilon or temperature that is
+            not positive, the batch form of an ablation that has none, embeddings of different shapes or of another
+            rank than 2, or a batch of one row.
 
     Example:
 
@@ -70,21 +81,37 @@ class BarlowTwinsLoss:
         Zbontar et al.: Barlow Twins, ICML 2021, https://arxiv.org/abs/2103.03230, equations 1 and 2.
     """
 
-    def __init__(self, redundancy_weight=0.0051, epsilon=1e-5, form="auto", matmul_dtype=None):
-        if form not in FORMS:
-            raise ValueError(f"`form` must be one of {FORMS}. Received: form={form!r}")
-        if redundancy_weight < 0:
+    def __init__(
+        self,
+        redundancy_weight=0.0051,
+        epsilon=1e-5,
+        form="auto",
+        matmul_dtype=None,
+        invariance_weight=1.0,
+        normalization="batch",
+        temperature=None,
+    ):
+        _check_choice("form", form, FORMS)
+        _check_choice("matmul_dtype", matmul_dtype, MATMUL_DTYPES)
+        _check_choice("normalization", normalization, NORMALIZATIONS)
+        for name, weight in (("redundancy_weight", redundancy_weight), ("invariance_weight", invariance_weight)):
+            if weight < 0:
+                raise ValueError(f"`{name}` must not be negative. Received: {name}={weight}")
+        for name, value in (("epsilon", epsilon), ("temperature", temperature)):
+            if value is not None and value <= 0:
+                raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
+        if form == "batch" and (normalization != "batch" or temperature is not None):
             raise ValueError(
-                f"`redundancy_weight` must not be negative. Received: redundancy_weight={redundancy_weight}"
+                'The batch form is for normalization="batch" and no temperature. Received: form="batch", '
+                f'normalization={normalization!r}, temperature={temperature}. Use form="auto".'
             )
-        if epsilon <= 0:
-            raise ValueError(f"`epsilon` must be positive. Received: epsilon={epsilon}")
-        if matmul_dtype not in MATMUL_DTYPES:
-            raise ValueError(f"`matmul_dtype` must be one of {MATMUL_DTYPES}. Received: matmul_dtype={matmul_dtype!r}")
         self.redundancy_weight = redundancy_weight
         self.epsilon = epsilon
         self.form = form
         self.matmul_dtype = matmul_dtype
+        self.invariance_weight = invariance_weight
+        self.normalization = normalization
+        self.temperature = temperature
 
     def __call__(self, z_a, z_b):
         z_a, z_b = self._checked(z_a, z_b)
@@ -121,6 +148,8 @@ class BarlowTwinsLoss:
         if replicas == 1:
             total_rows = z_a.shape[0]
         form = self.form
+        if self.normalization != "batch" or self.temperature is not None:
+            form = "feature"
         if form == "auto" and total_rows is not None:
             # All replicas must choose alike, and their own rows may differ in number.
             form = "batch" if ops.batch_form_is_cheaper(total_rows, z_a.shape[1], replicas) else "feature"
@@ -131,33 +160,69 @@ class BarlowTwinsLoss:
     def _with_reduced_matrix(self, z_a, z_b):
         """The feature form: replicas exchange moments and the sum of `C`."""
         total = distribution.sum_over_replicas
+        count = total(kops.cast(kops.shape(z_a)[0], z_a.dtype))
+        (a, b), back = self._normalized(z_a, z_b, count)
+        correlation = total(ops.product(kops.transpose(a), b, self.matmul_dtype)) / count
+        if self.temperature is None:
+            terms, slope = self._squares(correlation)
+        else:
+            terms, slope = self._cross_entropy(correlation)
+        # dL/da = b (dL/dC)^T / N, and mean(dL/da * a) over the rows is the row sum of C * dL/dC, over N.
+        gradient_a = ops.product(b, kops.transpose(slope), self.matmul_dtype) / count
+        gradient_b = ops.product(a, slope, self.matmul_dtype) / count
+        products = correlation * slope
+        return (
+            terms,
+            back[0](gradient_a, kops.sum(products, axis=1) / count),
+            back[1](gradient_b, kops.sum(products, axis=0) / count),
+        )
+
+    def _normalized(self, z_a, z_b, count):
+        """Both embeddings as `C` takes them, and for each what carries `(gradient, its mean product)` back to `z`."""
+        if self.normalization == "none":
+            return (z_a, z_b), [lambda gradient, mean_product: gradient] * 2
+        if self.normalization == "feature":
+            normalized = [ops.standardize(z, self.epsilon, axis=1) for z in (z_a, z_b)]
+            return [a for a, _ in normalized], [ops.rows_backward(*pair) for pair in normalized]
 
         def mean_over_rows(a, b):
             """Of both views, in one sum over replicas."""
-            return kops.unstack(total(kops.stack([kops.sum(a, axis=0), kops.sum(b, axis=0)])) / count, num=2)
+            sums = kops.stack([kops.sum(a, axis=0), kops.sum(b, axis=0)])
+            return kops.unstack(distribution.sum_over_replicas(sums) / count, num=2)
 
-        count = total(kops.cast(kops.shape(z_a)[0], z_a.dtype))
-        mean_a, mean_b = mean_over_rows(z_a, z_b)
-        a, b = z_a - mean_a, z_b - mean_b
-        variance_a, variance_b = mean_over_rows(kops.square(a), kops.square(b))
-        deviation_a, deviation_b = kops.sqrt(variance_a + self.epsilon), kops.sqrt(variance_b + self.epsilon)
-        a, b = a / deviation_a, b / deviation_b
-        correlation = total(ops.product(kops.transpose(a), b, self.matmul_dtype)) / count
+        means = mean_over_rows(z_a, z_b)
+        centred = [z - mean for z, mean in zip((z_a, z_b), means, strict=True)]
+        variances = mean_over_rows(*map(kops.square, centred))
+        deviations = [kops.sqrt(variance + self.epsilon) for variance in variances]
+        normalized = [x / deviation for x, deviation in zip(centred, deviations, strict=True)]
+
+        def through(z_hat, deviation):
+            return lambda gradient, mean_product: ops.through_standardization(gradient, z_hat, deviation, mean_product)
+
+        return normalized, [through(*pair) for pair in zip(normalized, deviations, strict=True)]
+
+    def _squares(self, correlation):
+        """The terms of the paper's loss, and `dL/dC`."""
         diagonal = kops.diagonal(correlation)
-        squares = kops.square(correlation)
+        slope = 2.0 * self.redundancy_weight * correlation
+        # The diagonal has a slope of its own.
+        pull = ops.invariance_gradient(diagonal, self.redundancy_weight, self.invariance_weight)
+        slope = slope + kops.diag(pull)
+        return self._terms(diagonal, kops.sum(kops.square(correlation))), slope
 
-        pull = ops.invariance_gradient(diagonal, self.redundancy_weight)
-        slope = 2.0 * self.redundancy_weight
-        # mean(d * a) without another sum over the rows: a^T b is N C.
-        product_a = (slope * kops.sum(squares, axis=1) + pull * diagonal) / count
-        product_b = (slope * kops.sum(squares, axis=0) + pull * diagonal) / count
-        gradient_a = (slope * ops.product(b, kops.transpose(correlation), self.matmul_dtype) + b * pull) / count
-        gradient_b = (slope * ops.product(a, correlation, self.matmul_dtype) + a * pull) / count
-        return (
-            self._terms(diagonal, kops.sum(squares)),
-            ops.through_standardization(gradient_a, a, deviation_a, product_a),
-            ops.through_standardization(gradient_b, b, deviation_b, product_b),
-        )
+    def _cross_entropy(self, correlation):
+        """The terms of the cross-entropy with temperature, and `dL/dC`."""
+        same = kops.eye(correlation.shape[0], dtype="bool")
+        # The places of the diagonal have no part in the second sum.
+        others = kops.where(same, -float("inf"), kops.maximum(correlation, 0.0) / self.temperature)
+        redundancy = kops.logsumexp(others)
+        diagonal = kops.diagonal(correlation) / self.temperature
+        invariance = -kops.logsumexp(diagonal)
+        rising = kops.cast(correlation > 0, correlation.dtype) / self.temperature
+        slope = self.redundancy_weight * kops.exp(others - redundancy) * rising
+        slope = slope - self.invariance_weight * kops.diag(kops.softmax(diagonal) / self.temperature)
+        loss = self.invariance_weight * invariance + self.redundancy_weight * redundancy
+        return LossTerms(loss, invariance, redundancy), slope
 
     def _with_gathered_rows(self, z_a, z_b, form):
         """The batch form, or whichever form is cheaper in the step: replicas exchange embeddings."""
@@ -175,7 +240,7 @@ class BarlowTwinsLoss:
         share, gradient_a, gradient_b = ops.squared_correlation(a, b, all_a, all_b, form, self.matmul_dtype)
         diagonal = kops.mean(all_a * all_b, axis=0)
         count = kops.cast(kops.shape(all_a)[0], all_a.dtype)
-        pull = ops.invariance_gradient(diagonal, self.redundancy_weight) / count
+        pull = ops.invariance_gradient(diagonal, self.redundancy_weight, self.invariance_weight) / count
         gradient_a = 2.0 * self.redundancy_weight * gradient_a + b * pull
         gradient_b = 2.0 * self.redundancy_weight * gradient_b + a * pull
         # One sum over replicas for all that is left: 2 D + 1 numbers.
@@ -191,7 +256,8 @@ class BarlowTwinsLoss:
     def _terms(self, diagonal, squared_norm):
         invariance = kops.sum(kops.square(1.0 - diagonal))
         redundancy = squared_norm - kops.sum(kops.square(diagonal))
-        return LossTerms(invariance + self.redundancy_weight * redundancy, invariance, redundancy)
+        loss = self.invariance_weight * invariance + self.redundancy_weight * redundancy
+        return LossTerms(loss, invariance, redundancy)
 
     def _checked(self, z_a, z_b):
         z_a, z_b = kops.convert_to_tensor(z_a), kops.convert_to_tensor(z_b)
@@ -211,8 +277,14 @@ class BarlowTwinsLoss:
 
     def get_config(self):
         names = ("redundancy_weight", "epsilon", "form", "matmul_dtype")
+        names += ("invariance_weight", "normalization", "temperature")
         return {name: getattr(self, name) for name in names}
 
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {choices}. Received: {name}={value!r}")

@@ -22,15 +22,16 @@ References:
 from keras import ops
 
 
-def standardize(z, epsilon=1e-5):
+def standardize(z, epsilon=1e-5, axis=0):
     """Standardises every feature over the batch: `(z - mean) / sqrt(variance + epsilon)`.
 
     Args:
         z: Float tensor `(N, D)`: the embeddings of the global batch.
         epsilon: Added to the biased variance, inside the root.
+        axis: 0, or 1 to standardise every row over its features.
 
     Returns:
-        The pair `(z_hat, deviation)` of shapes `(N, D)` and `(D,)`.
+        The pair `(z_hat, deviation)` of shapes `(N, D)` and `(D,)`, or `(N, 1)` for rows.
 
     Example:
 
@@ -38,8 +39,8 @@ def standardize(z, epsilon=1e-5):
     >>> [[round(float(x), 3) for x in row] for row in z_hat]
     [[-1.0, 0.0], [1.0, 0.0]]
     """
-    centred = z - ops.mean(z, axis=0)
-    deviation = ops.sqrt(ops.mean(ops.square(centred), axis=0) + epsilon)
+    centred = z - ops.mean(z, axis=axis, keepdims=axis == 1)
+    deviation = ops.sqrt(ops.mean(ops.square(centred), axis=axis, keepdims=axis == 1) + epsilon)
     return centred / deviation, deviation
 
 
@@ -152,19 +153,20 @@ def product(x, y, matmul_dtype=None):
     return ops.cast(ops.matmul(ops.cast(x, matmul_dtype), ops.cast(y, matmul_dtype)), x.dtype)
 
 
-def invariance_gradient(diagonal, redundancy_weight):
-    """Derivative of the loss with respect to `c`, at fixed `||C||_F^2`: `-2 (1 - c) - 2 lambda c`.
+def invariance_gradient(diagonal, redundancy_weight, invariance_weight=1.0):
+    """Derivative of the loss with respect to `c`, at fixed `||C||_F^2`: `-2 w (1 - c) - 2 lambda c`.
 
     The last term takes the diagonal out of the redundancy again.
 
     Args:
         diagonal: `c`, `(D,)`.
         redundancy_weight: lambda.
+        invariance_weight: w, 1 in the paper.
 
     Returns:
         Tensor `(D,)`.
     """
-    return -2.0 * (1.0 - diagonal) - 2.0 * redundancy_weight * diagonal
+    return -2.0 * invariance_weight * (1.0 - diagonal) - 2.0 * redundancy_weight * diagonal
 
 
 def through_standardization(gradient, z_hat, deviation, mean_product):
@@ -184,6 +186,27 @@ def through_standardization(gradient, z_hat, deviation, mean_product):
         Tensor `(n, D)`.
     """
     return (gradient - z_hat * mean_product) / deviation
+
+
+def rows_backward(z_hat, deviation):
+    """What carries a gradient back through `standardize(z, axis=1)`.
+
+        dz = (d - mean(d) - z_hat * mean(d * z_hat)) / s,   means over the features of each row
+
+    Args:
+        z_hat: Standardised rows, `(n, D)`.
+        deviation: `s`, `(n, 1)`.
+
+    Returns:
+        A function of `d`, `(n, D)`, and of a second argument that it does not need, as `through_standardization` has.
+    """
+
+    def backward(gradient, _):
+        mean = ops.mean(gradient, axis=1, keepdims=True)
+        mean_product = ops.mean(gradient * z_hat, axis=1, keepdims=True)
+        return (gradient - mean - z_hat * mean_product) / deviation
+
+    return backward
 
 
 def _row_count(x):

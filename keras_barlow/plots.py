@@ -133,6 +133,43 @@ def feature_map(features, labels, path, class_names=None, seed=0):
     return _save(figure, path)
 
 
+def table_of_runs(names, scores, paper, path):
+    """Bars of the mean over seeds with the range of the seeds, and beside them the paper's.
+
+    Args:
+        names: A string for each row.
+        scores: For each row a list of accuracies in [0, 1], one a seed; empty where a run failed.
+        paper: For each row the published accuracy in per cent, or None.
+        path: PNG file to write.
+
+    Returns:
+        `path`.
+    """
+    published = [figure is not None for figure in paper]
+    panels = 1 + any(published)
+    figure = Figure(figsize=(3.2 + 3.6 * panels, 0.9 + 0.42 * len(names)), layout="constrained")
+    axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    for place, values in enumerate(scores):
+        if values:
+            per_cent = 100 * np.asarray(values)
+            mean = per_cent.mean()
+            axes[0].barh(place, mean, color="C0", xerr=[[mean - per_cent.min()], [per_cent.max() - mean]], capsize=3)
+            axes[0].text(1, place, f"{mean:.1f}", va="center", color="white")
+    axes[0].set_title("here: top-1, %")
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].invert_yaxis()
+    if any(published):
+        for place, value in enumerate(paper):
+            if value is not None:
+                axes[1].barh(place, value, color="C1")
+                axes[1].text(1, place, f"{value:.1f}", va="center", color="white" if value > 10 else "black")
+        axes[1].set_title("the paper: ImageNet top-1, %")
+    for axis in axes:
+        axis.set_xlim(0, 100)
+        axis.grid(axis="x", alpha=0.3)
+    return _save(figure, path)
+
+
 def _show(axis, image):
     axis.imshow(np.clip(np.asarray(image), 0, 255).astype("uint8"), interpolation="nearest")
     axis.set_xticks([])

@@ -43,6 +43,11 @@ class Recipe:
         knn_k: Neighbours of the k-NN that judges the features.
         precision: Keras dtype policy, `"float32"` or `"mixed_bfloat16"`.
         skip_nonfinite: See `BarlowTwins`.
+        loss_options: Further arguments of `losses.BarlowTwinsLoss`.
+        projector_batch_norm: Whether the projector has batch normalisation.
+        predictor: Whether view A goes through a predictor, two layers as wide as the embeddings.
+        stop_gradient: See `BarlowTwins`.
+        moving_average: See `BarlowTwins`.
         stored_size: Side to which images are brought before any view is drawn; None for `image_size`. The
             encoder is judged on the centre of `image_size`.
         crops_from_files: Whether the crops are cut from the files as they are (`data.Images.crop_pairs`), and the
@@ -79,6 +84,11 @@ class Recipe:
     knn_k: int = 200
     precision: str = "float32"
     skip_nonfinite: bool = False
+    loss_options: dict = dataclasses.field(default_factory=dict)
+    projector_batch_norm: bool = True
+    predictor: bool = False
+    stop_gradient: bool = False
+    moving_average: float | None = None
     stored_size: int | None = None
     crops_from_files: bool = False
     train_per_class: int | None = None
@@ -126,10 +136,13 @@ class Recipe:
                     # One run on any number of replicas; on one it changes nothing.
                     synchronized=True,
                 ),
-                projector=Projector(self.projector, synchronized=True),
+                projector=self._projector(self.projector),
                 views=self.views(seed, without=("crop",) if self.crops_from_files else ()),
-                loss=losses.BarlowTwinsLoss(self.redundancy_weight),
+                loss=losses.BarlowTwinsLoss(self.redundancy_weight, **self.loss_options),
                 skip_nonfinite=self.skip_nonfinite,
+                predictor=self._projector((self.projector[-1],) * 2) if self.predictor else None,
+                stop_gradient=self.stop_gradient,
+                moving_average=self.moving_average,
             )
         finally:
             keras.config.set_dtype_policy(policy)
@@ -158,6 +171,9 @@ class Recipe:
             seed=seed,
             without=without,
         )
+
+    def _projector(self, widths):
+        return Projector(widths, use_batch_norm=self.projector_batch_norm, synchronized=True)
 
     def _optimizer(self, steps_per_epoch):
         if self.optimizer == "lars":

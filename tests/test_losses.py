@@ -143,6 +143,10 @@ def test_cross_correlation_is_the_correlation_of_numpy():
         ({"matmul_dtype": "int8"}, "`matmul_dtype` must be one of"),
         ({"redundancy_weight": -1}, "`redundancy_weight` must not be negative"),
         ({"epsilon": 0}, "`epsilon` must be positive"),
+        ({"invariance_weight": -1}, "`invariance_weight` must not be negative"),
+        ({"normalization": "rows"}, "`normalization` must be one of"),
+        ({"temperature": 0.0}, "`temperature` must be positive"),
+        ({"temperature": 0.1, "form": "batch"}, "The batch form is for normalization=.*temperature=0.1"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -176,4 +180,57 @@ def test_config_round_trip():
     loss = losses.BarlowTwinsLoss(0.1, 1e-3, "batch", "bfloat16")
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
     assert again.get_config() == loss.get_config()
-    assert list(loss.get_config().values()) == [0.1, 1e-3, "batch", "bfloat16"]
+    assert list(loss.get_config().values()) == [0.1, 1e-3, "batch", "bfloat16", 1.0, "batch", None]
+
+
+def ablated_by_autodiff(z_a, z_b, redundancy_weight, invariance_weight=1.0, normalization="batch", temperature=None):
+    """The loss of an ablation as its formula stands, in float64 by automatic differentiation."""
+    z_a, z_b = tf.constant(z_a, "float64"), tf.constant(z_b, "float64")
+    with tf.GradientTape() as tape:
+        tape.watch([z_a, z_b])
+        a, b = z_a, z_b
+        if normalization != "none":
+            axis = {"batch": 0, "feature": 1}[normalization]
+            moments = [tf.nn.moments(z, axis, keepdims=True) for z in (z_a, z_b)]
+            a, b = ((z - mean) / tf.sqrt(var + 1e-5) for z, (mean, var) in zip((z_a, z_b), moments, strict=True))
+        c = tf.matmul(a, b, transpose_a=True) / len(a)
+        diagonal = tf.linalg.diag_part(c)
+        others = tf.boolean_mask(c, ~tf.eye(len(c), dtype=tf.bool))
+        if temperature is None:
+            invariance, redundancy = tf.reduce_sum((1 - diagonal) ** 2), tf.reduce_sum(others**2)
+        else:
+            invariance = -tf.math.log(tf.reduce_sum(tf.exp(diagonal / temperature)))
+            redundancy = tf.math.log(tf.reduce_sum(tf.exp(tf.maximum(others, 0) / temperature)))
+        loss = invariance_weight * invariance + redundancy_weight * redundancy
+    return (loss, invariance, redundancy), tape.gradient(loss, [z_a, z_b])
+
+
+ABLATIONS = [
+    {"redundancy_weight": 0.0},
+    {"redundancy_weight": 0.3, "invariance_weight": 0.0},
+    {"redundancy_weight": 0.3, "normalization": "feature"},
+    {"redundancy_weight": 0.3, "normalization": "none"},
+    {"redundancy_weight": 0.3, "temperature": 0.2},
+    {"redundancy_weight": 0.3, "temperature": 0.2, "normalization": "feature", "invariance_weight": 2.0},
+]
+
+
+@pytest.mark.parametrize("arguments", ABLATIONS)
+def test_ablations_agree_with_autodiff_on_one_and_on_four_replicas(strategy, arguments):
+    z_a, z_b = embeddings(10, 6)
+    expected_terms, expected = ablated_by_autodiff(z_a, z_b, **arguments)
+    loss = losses.BarlowTwinsLoss(**arguments)
+    assert losses.BarlowTwinsLoss.from_config(loss.get_config()).get_config() == loss.get_config()
+    terms, *gradients = loss.value_and_gradient(z_a, z_b)
+    data = tf.data.Dataset.from_tensors((z_a, z_b)).unbatch().batch(10)
+    batch = next(iter(strategy.experimental_distribute_dataset(data)))
+    # 3, 3, 3 and 1 rows.
+    parts = tf.function(lambda: strategy.run(loss.value_and_gradient, args=batch))()
+    replicated_terms, *replicated = tf.nest.map_structure(strategy.experimental_local_results, parts)
+    for index, term in enumerate(expected_terms):
+        np.testing.assert_allclose(terms[index], term, rtol=2e-5, atol=1e-6)
+        np.testing.assert_allclose(replicated_terms[index], [term] * 4, rtol=2e-5, atol=1e-6)
+    for index, gradient in enumerate(expected):
+        scale = 2e-5 * np.abs(gradient).max()
+        np.testing.assert_allclose(gradients[index], gradient, rtol=2e-5, atol=scale)
+        np.testing.assert_allclose(np.concatenate(replicated[index]), gradient, rtol=2e-5, atol=scale)

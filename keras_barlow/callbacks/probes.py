@@ -1,11 +1,32 @@
-"""An online probe."""
+"""Online probes: what the features are good for, and whether they collapse, while they are learnt."""
 
 import keras
+import numpy as np
+from absl import logging
 
 from keras_barlow import evaluation
 
 
-class KNNProbe(keras.callbacks.Callback):
+class _Probe(keras.callbacks.Callback):
+    """Something that is measured at the end of every so many epochs, and of the last."""
+
+    def __init__(self, every):
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"`every` must be at least 1 epoch. Received: every={every}")
+        self.every = every
+
+    def on_epoch_end(self, epoch, logs=None):
+        last = epoch + 1 == self.params.get("epochs")
+        if (epoch + 1) % self.every == 0 or last:
+            self.measure(logs)
+
+    def measure(self, logs):
+        """Adds to the logs."""
+        raise NotImplementedError
+
+
+class KNNProbe(_Probe):
     """Adds the weighted k-NN accuracy of the frozen features to the logs, as `knn_top1`.
 
     Labels serve this measurement only; nothing of it reaches the training.
@@ -23,33 +44,157 @@ class KNNProbe(keras.callbacks.Callback):
 
     Example:
 
-    >>> import numpy as np
     >>> images, labels = np.zeros((8, 16, 16, 3), "uint8"), np.arange(8) % 2
     >>> probe = KNNProbe((images, labels), (images, labels), k=2)
     """
 
     def __init__(self, train, test, k=200, temperature=0.1, every=1, batch_size=256):
-        super().__init__()
+        super().__init__(every)
         if not 1 <= k <= len(train[1]):
             raise ValueError(
                 f"`k` must be between 1 and the number of images in the bank, {len(train[1])}. Received: k={k}"
             )
-        if every < 1:
-            raise ValueError(f"`every` must be at least 1 epoch. Received: every={every}")
         self.train = train
         self.test = test
         self.k = k
         self.temperature = temperature
-        self.every = every
         self.batch_size = batch_size
 
-    def on_epoch_end(self, epoch, logs=None):
-        last = epoch + 1 == self.params.get("epochs")
-        if (epoch + 1) % self.every and not last:
-            return
+    def measure(self, logs):
         features = [
             evaluation.extract_features(self.model, images, self.batch_size) for images, _ in (self.train, self.test)
         ]
         logs["knn_top1"] = evaluation.knn_accuracy(
             features[0], self.train[1], features[1], self.test[1], self.k, self.temperature
         )
+
+
+class LinearProbe(_Probe):
+    """Adds the accuracy of a linear head that is trained beside the encoder to the logs: `linear_top1`, `linear_top5`.
+
+    The head sees frozen features only, in inference mode, and goes on from one measurement to the next; nothing of it
+    reaches the encoder. After a resume it begins anew.
+
+    Args:
+        train: `(images, labels)`; images as an array or a batched `tf.data.Dataset` in the order of the labels.
+        test: The same.
+        passes: Passes over the training features each time.
+        learning_rate: Of the head, Adam on standardised features.
+        every: Epochs between two measurements; the last epoch of `fit` is always one.
+        batch_size: Of the feature extraction and of the head's steps.
+
+    Raises:
+        ValueError: If `every` or `passes` is below 1.
+
+    Example:
+
+    >>> images, labels = np.zeros((8, 16, 16, 3), "uint8"), np.arange(8) % 2
+    >>> probe = LinearProbe((images, labels), (images, labels), passes=2)
+    """
+
+    def __init__(self, train, test, passes=5, learning_rate=1e-2, every=1, batch_size=256):
+        super().__init__(every)
+        if passes < 1:
+            raise ValueError(f"`passes` must be at least 1. Received: passes={passes}")
+        self.train = train
+        self.test = test
+        self.passes = passes
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self._head = None
+
+    def measure(self, logs):
+        features = [
+            evaluation.extract_features(self.model, images, self.batch_size) for images, _ in (self.train, self.test)
+        ]
+        mean, deviation = features[0].mean(axis=0), features[0].std(axis=0) + 1e-6
+        train, test = ((one - mean) / deviation for one in features)
+        labels = np.asarray(self.train[1])
+        if self._head is None:
+            self._head = _Softmax(train.shape[1], int(labels.max()) + 1, self.learning_rate)
+        for _ in range(self.passes):
+            self._head.train(train, labels, self.batch_size)
+        scores = self._head.scores(test)
+        for k in (1, 5):
+            logs[f"linear_top{k}"] = evaluation.top_k_accuracy(scores, self.test[1], k)
+
+
+class _Softmax:
+    """Softmax regression by Adam, in NumPy: a model of Keras' own would be traced inside of a strategy."""
+
+    def __init__(self, features, classes, learning_rate):
+        self.weights = np.zeros((features + 1, classes))
+        self.moments = [np.zeros_like(self.weights), np.zeros_like(self.weights)]
+        self.learning_rate = learning_rate
+        self.steps = 0
+
+    def scores(self, features):
+        return features @ self.weights[:-1] + self.weights[-1]
+
+    def train(self, features, labels, batch_size):
+        """One pass, in an order of its own."""
+        order = np.random.default_rng(self.steps).permutation(len(labels))
+        for start in range(0, len(labels), batch_size):
+            rows = order[start : start + batch_size]
+            scores = self.scores(features[rows])
+            share = np.exp(scores - scores.max(axis=1, keepdims=True))
+            share /= share.sum(axis=1, keepdims=True)
+            share[np.arange(len(rows)), labels[rows]] -= 1.0
+            gradient = np.concatenate([features[rows].T @ share, share.sum(axis=0, keepdims=True)]) / len(rows)
+            self.steps += 1
+            for index, (value, keep) in enumerate(((gradient, 0.9), (gradient**2, 0.999))):
+                self.moments[index] = keep * self.moments[index] + (1 - keep) * value
+            mean, square = (m / (1 - k**self.steps) for m, k in zip(self.moments, (0.9, 0.999), strict=True))
+            self.weights -= self.learning_rate * mean / (np.sqrt(square) + 1e-8)
+
+
+class CollapseMonitor(_Probe):
+    """Adds to the logs how far the embeddings are from collapse, and warns where they are near, with what to try.
+
+    `embedding_deviation`, `effective_rank` and `mean_correlation`: see `evaluation`. Embeddings of the same images
+    every time, as they are, in inference mode.
+
+    Args:
+        images: Array of some hundred images, more than embeddings have features for a full rank.
+        every: Epochs between two measurements; the last epoch of `fit` is always one.
+        least_deviation: Below it a warning says that all images have the same embedding. This loss does not see the
+            mean of the embeddings, so that 0.05 is no sign of a collapse yet.
+        least_rank: Share of the possible rank below which a warning says that few directions are used.
+
+    Raises:
+        ValueError: For fewer than 2 images, or if `every` is below 1.
+
+    Example:
+
+    >>> monitor = CollapseMonitor(np.zeros((8, 16, 16, 3), "uint8"))
+    """
+
+    def __init__(self, images, every=1, least_deviation=0.01, least_rank=0.02):
+        super().__init__(every)
+        if len(images) < 2:
+            raise ValueError(f"`images` must be at least 2. Received: {len(images)}")
+        self.images = images
+        self.least_deviation = least_deviation
+        self.least_rank = least_rank
+
+    def measure(self, logs):
+        features = evaluation.extract_features(self.model, self.images)
+        embeddings = keras.ops.convert_to_numpy(self.model.projector(features, training=False)).astype("float32")
+        values = {
+            name: getattr(evaluation, name)(embeddings)
+            for name in ("embedding_deviation", "effective_rank", "mean_correlation")
+        }
+        logs.update(values)
+        possible = min(len(embeddings) - 1, embeddings.shape[1])
+        if values["embedding_deviation"] < self.least_deviation:
+            logging.warning(
+                "The embeddings collapse to a point: their deviation is %.3f of 1. Warm the learning rate up for "
+                "longer or lower it, and keep the batch normalisation of the projector.",
+                values["embedding_deviation"],
+            )
+        elif values["effective_rank"] < self.least_rank * possible:
+            logging.warning(
+                "The embeddings use %.1f of %d directions. Raise redundancy_weight, or lower the learning rate.",
+                values["effective_rank"],
+                possible,
+            )

@@ -102,6 +102,34 @@ class Images:
 
         return Batches(batch_size, len(self) // batch_size, seed, functools.partial(self._shuffled, seed), read)
 
+    def labelled(self, batch_size, seed=0, crop=None):
+        """Shuffled batches with their labels, epoch after epoch without an end, for training with labels.
+
+        Args:
+            batch_size: Images per batch; the last of each epoch is as small as it comes.
+            seed: Integer: of the orders.
+            crop: Side of the centre to cut out, in pixels; None for the whole image.
+
+        Returns:
+            A `tf.data.Dataset` of `(images, labels)`: uint8 `(batch_size, size, size, 3)` and int64 `(batch_size,)`.
+
+        Raises:
+            ValueError: If there are no labels.
+
+        Example:
+
+        >>> images = ArrayImages(np.zeros((5, 4, 4, 3), "uint8"), labels=np.arange(5))
+        >>> [len(labels) for _, labels in images.labelled(batch_size=2).take(4)]
+        [2, 2, 1, 2]
+        """
+        if self.labels is None:
+            raise ValueError("Labels are needed. Received: images without labels.")
+        epochs = tf.data.Dataset.range(2**31)
+        rows = epochs.flat_map(lambda epoch: shuffled(len(self), seed, epoch).batch(batch_size))
+        labels = tf.constant(self.labels, "int64")
+        images = self._cropped(self._in_turn(rows), crop)
+        return tf.data.Dataset.zip(images, rows.map(lambda numbers: tf.gather(labels, numbers)))
+
     def in_order(self, batch_size=256, crop=None):
         """All images once, in the order of `labels`, the last batch as small as it comes.
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 _CHUNK_ROWS = 1024
+_BANK_ROWS = 65_536
 
 
 def nearest_neighbors(queries, bank, k):
@@ -10,7 +11,8 @@ def nearest_neighbors(queries, bank, k):
 
     Args:
         queries: Float array `(m, features)`.
-        bank: Float array `(n, features)`.
+        bank: Float array `(n, features)`; `np.load(path, mmap_mode="r")` for one that is larger than the memory: it is
+            read in portions.
         k: Number of neighbours, at most `n`.
 
     Returns:
@@ -25,19 +27,61 @@ def nearest_neighbors(queries, bank, k):
     >>> indices.tolist()
     [[1, 0]]
     """
-    queries, bank = _unit_rows(queries), _unit_rows(bank)
+    queries = _unit_rows(queries)
+    bank = np.asanyarray(bank)
     if not 1 <= k <= len(bank):
         raise ValueError(f"`k` must be between 1 and the number of rows in the bank, {len(bank)}. Received: k={k}")
-    indices = np.empty((len(queries), k), "int64")
-    similarities = np.empty((len(queries), k), "float32")
-    for start in range(0, len(queries), _CHUNK_ROWS):
-        rows = slice(start, start + _CHUNK_ROWS)
-        similarity = queries[rows] @ bank.T
-        nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
-        order = np.argsort(-np.take_along_axis(similarity, nearest, axis=1), axis=1, kind="stable")
-        indices[rows] = np.take_along_axis(nearest, order, axis=1)
-        similarities[rows] = np.take_along_axis(similarity, indices[rows], axis=1)
+    indices = np.empty((len(queries), 0), "int64")
+    similarities = np.empty((len(queries), 0), "float32")
+    for first in range(0, len(bank), _BANK_ROWS):
+        portion = _unit_rows(bank[first : first + _BANK_ROWS])
+        nearest = [
+            _nearest(queries[row : row + _CHUNK_ROWS], portion, k) for row in range(0, len(queries), _CHUNK_ROWS)
+        ]
+        indices = np.concatenate([indices, first + np.concatenate([one for one, _ in nearest])], axis=1)
+        similarities = np.concatenate([similarities, np.concatenate([one for _, one in nearest])], axis=1)
+        # Of what has been seen the k nearest; of equals the one that stands first in the bank.
+        order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
+        indices = np.take_along_axis(indices, order, axis=1)
+        similarities = np.take_along_axis(similarities, order, axis=1)
     return indices, similarities
+
+
+def _nearest(queries, bank, k):
+    """The at most k nearest rows of a portion of the bank, sorted."""
+    similarity = queries @ bank.T
+    k = min(k, len(bank))
+    nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+    order = np.argsort(-np.take_along_axis(similarity, nearest, axis=1), axis=1, kind="stable")
+    nearest = np.take_along_axis(nearest, order, axis=1)
+    return nearest, np.take_along_axis(similarity, nearest, axis=1)
+
+
+def knn_scores(train_features, train_labels, test_features, k=200, temperature=0.1):
+    """The votes of the k nearest training rows for each class, weighted by `exp(cosine / temperature)`.
+
+    Args:
+        train_features: Float array `(n, features)`, see `nearest_neighbors`.
+        train_labels: Integer array `(n,)`, 0 and up.
+        test_features: Float array `(m, features)`.
+        k: Number of neighbours.
+        temperature: Positive float.
+
+    Returns:
+        Float array `(m, classes)`, each row up to a factor of its own.
+
+    Example:
+
+    >>> knn_scores([[1.0, 0.0], [0.0, 1.0]], [0, 1], [[0.9, 0.2]], k=1).tolist()
+    [[1.0, 0.0]]
+    """
+    train_labels = np.asarray(train_labels)
+    indices, similarities = nearest_neighbors(test_features, train_features, k)
+    # Relative to the nearest: the same votes up to a factor per row, and no overflow.
+    weights = np.exp((similarities - similarities[:, :1]) / temperature)
+    votes = np.zeros((len(indices), int(train_labels.max()) + 1))
+    np.add.at(votes, (np.arange(len(indices))[:, None], train_labels[indices]), weights)
+    return votes
 
 
 def knn_predict(train_features, train_labels, test_features, k=200, temperature=0.1):
@@ -62,13 +106,7 @@ def knn_predict(train_features, train_labels, test_features, k=200, temperature=
         Wu, Xiong, Yu, Lin: Unsupervised Feature Learning via Non-Parametric Instance Discrimination,
         https://arxiv.org/abs/1805.01978, section 3.4
     """
-    train_labels = np.asarray(train_labels)
-    indices, similarities = nearest_neighbors(test_features, train_features, k)
-    # Relative to the nearest: the same votes up to a factor per row, and no overflow.
-    weights = np.exp((similarities - similarities[:, :1]) / temperature)
-    votes = np.zeros((len(indices), int(train_labels.max()) + 1))
-    np.add.at(votes, (np.arange(len(indices))[:, None], train_labels[indices]), weights)
-    return votes.argmax(axis=1)
+    return knn_scores(train_features, train_labels, test_features, k, temperature).argmax(axis=1)
 
 
 def knn_accuracy(train_features, train_labels, test_features, test_labels, k=200, temperature=0.1):

@@ -1,0 +1,314 @@
+"""Linear heads on an encoder, trained with labels: the encoder frozen, or fine-tuned with a rate of its own."""
+
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from keras_barlow import augmentations
+from keras_barlow.evaluation.scores import top_k_accuracy
+
+
+class Heads(keras.Model):
+    """An encoder and one linear classifier on each of its outputs, trained by one loss each.
+
+    Args:
+        encoder: `keras.Model` from images on 0..255 to features, or to a list of them.
+        classes: Number of classes.
+        frozen: Whether the encoder stays as it is, in inference mode.
+        encoder_rate: Its learning rate as a share of the heads'. For SGD without decay that is a factor of its
+            gradient.
+        weight_decay: L2 decay of the heads, as PyTorch's SGD has it: its gradient goes through the momentum.
+        views: Function or layer of uint8 images that gives what is trained on; None for the images themselves.
+        **kwargs: Those of `keras.Model`.
+    """
+
+    def __init__(self, encoder, classes, frozen=True, encoder_rate=1.0, weight_decay=0.0, views=None, **kwargs):
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.classes = classes
+        self.frozen = frozen
+        self.encoder_rate = encoder_rate
+        self.weight_decay = weight_decay
+        self.views = views
+        self.heads = [
+            keras.layers.Dense(
+                classes,
+                kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+                dtype="float32",
+                name=f"head{i}",
+            )
+            for i in range(len(_listed(encoder.outputs)))
+        ]
+        for head, output in zip(self.heads, _listed(encoder.outputs), strict=True):
+            head.build(output.shape)
+        self._loss = keras.metrics.Mean(name="loss")
+        self._right = keras.metrics.Mean(name="accuracy")
+        self.built = True
+
+    @property
+    def metrics(self):
+        return [self._loss, self._right]
+
+    def call(self, images, training=False):
+        """The scores of each head, a list of `(batch, classes)`."""
+        features = _listed(self.encoder(images, training=training and not self.frozen))
+        if self.frozen:
+            features = [ops.stop_gradient(one) for one in features]
+        return [head(ops.cast(one, "float32")) for head, one in zip(self.heads, features, strict=True)]
+
+    def train_step(self, data):
+        images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+        images = images if self.views is None else self.views(images)
+        own = [weight for head in self.heads for weight in head.trainable_weights]
+        encoder = [] if self.frozen else self.encoder.trainable_weights
+        with tf.GradientTape() as tape:
+            scores = self(images, training=True)
+            loss = sum(ops.mean(_cross_entropy(labels, one)) for one in scores)
+            # The penalties of pre-training are no part of this.
+            total = loss + sum(0.5 * self.weight_decay * ops.sum(ops.square(weight)) for weight in own)
+        gradients = tape.gradient(total, [weight.value for weight in own + encoder])
+        gradients = gradients[: len(own)] + [self.encoder_rate * gradient for gradient in gradients[len(own) :]]
+        self.optimizer.apply(gradients, own + encoder)
+        self._loss.update_state(loss)
+        self._right.update_state(ops.equal(ops.argmax(scores[-1], axis=1), ops.cast(labels, "int64")))
+        return self.get_metrics_result()
+
+
+def train_heads(
+    encoder,
+    train,
+    test,
+    epochs,
+    batch_size=256,
+    learning_rate=0.3,
+    encoder_rate=None,
+    weight_decay=0.0,
+    augment=True,
+    seed=0,
+    verbose=0,
+    callbacks=(),
+):
+    """Trains linear heads on an encoder with SGD, momentum 0.9 and a cosine to 0 by epochs, and tests them.
+
+    Args:
+        encoder: Built `keras.Model` from images on 0..255 to features, or to a list of them, for one head each.
+        train: `data.Images` with labels.
+        test: The same.
+        epochs: Passes over `train`.
+        batch_size: Images per step.
+        learning_rate: Of the heads, at the beginning.
+        encoder_rate: Of the encoder; None to keep it frozen, in inference mode.
+        weight_decay: Of the heads.
+        augment: Whether to train on random crops and flips, in place of the centre of the images.
+        seed: Of heads, order, crops and flips.
+        verbose: As for `keras.Model.fit`.
+        callbacks: Further Keras callbacks.
+
+    Returns:
+        A list with a dictionary for each head: `top1` and `top5`, floats in [0, 1].
+
+    Raises:
+        ValueError: If labels are missing, or the classes of the two differ.
+
+    References:
+        Zbontar et al.: Barlow Twins, appendix A.2 (linear, semi-supervised).
+    """
+    check_labels(train, test)
+    size = encoder.input_shape[1]
+    keras.utils.set_random_seed(seed)
+    views = None
+    if augment:
+        layers = [augmentations.RandomResizedCrop(size, size, seed=seed), augmentations.RandomFlip(seed=seed + 1)]
+        views = keras.Sequential(layers, name="crop_and_flip")
+    model = Heads(
+        encoder,
+        classes=int(train.labels.max()) + 1,
+        frozen=encoder_rate is None,
+        encoder_rate=1.0 if encoder_rate is None else encoder_rate / learning_rate,
+        weight_decay=weight_decay,
+        views=(lambda images: views(images, training=True)) if augment else None,
+    )
+    model.compile(keras.optimizers.SGD(learning_rate, momentum=0.9), jit_compile=False)
+    steps = math.ceil(len(train) / batch_size)
+
+    def rate(epoch, _):
+        return 0.5 * learning_rate * (1.0 + math.cos(math.pi * epoch / epochs))
+
+    model.fit(
+        train.labelled(batch_size, seed=seed, crop=None if augment else size),
+        steps_per_epoch=steps,
+        epochs=epochs,
+        shuffle=False,
+        verbose=verbose,
+        callbacks=[keras.callbacks.LearningRateScheduler(rate), *callbacks],
+    )
+    scores = model.predict(test.in_order(crop=size), verbose=verbose)
+    return [{"top1": top_k_accuracy(one, test.labels), "top5": top_k_accuracy(one, test.labels, k=5)} for one in scores]
+
+
+def linear_probe(encoder, train, test, epochs=100, batch_size=256, learning_rate=0.3, weight_decay=1e-6, **kwargs):
+    """The paper's linear evaluation: a linear classifier on frozen features of random crops and flips.
+
+    Args:
+        encoder: Built `keras.Model` from images on 0..255 to features. It is not changed.
+        train: `data.Images` with labels.
+        test: The same; the centre of each image is judged.
+        epochs: Passes over `train`.
+        batch_size: Images per step.
+        learning_rate: At the beginning; not scaled by the batch size.
+        weight_decay: Of the classifier.
+        **kwargs: Further arguments of `train_heads`.
+
+    Returns:
+        A dictionary of `top1` and `top5`, floats in [0, 1].
+    """
+    settings = {"batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay, **kwargs}
+    return train_heads(encoder, train, test, epochs, **settings)[0]
+
+
+def fine_tune(
+    encoder, train, test, fraction=None, epochs=20, batch_size=256, learning_rate=0.5, encoder_rate=0.005, **kwargs
+):
+    """Trains encoder and classifier together, on all labels or on a share of each class.
+
+    The paper's semi-supervised protocol is `fraction=0.01` and `fraction=0.1`.
+
+    Args:
+        encoder: Built `keras.Model` from images on 0..255 to features. A copy of it is trained.
+        train: `data.Images` with labels.
+        test: The same.
+        fraction: Share of the images of each class, in (0, 1]; None for all.
+        epochs: Passes over the images.
+        batch_size: Images per step, at most as many as there are.
+        learning_rate: Of the classifier.
+        encoder_rate: Of the encoder.
+        **kwargs: Further arguments of `train_heads`.
+
+    Returns:
+        A dictionary of `top1` and `top5`, floats in [0, 1], and `images`, how many were trained on.
+
+    Raises:
+        ValueError: If the fraction leaves a class without an image.
+    """
+    check_labels(train, test)
+    if fraction is not None:
+        train = train.take(rows_of_each_class(train.labels, fraction, kwargs.get("seed", 0)))
+    copy = keras.models.clone_model(encoder)
+    copy.set_weights(encoder.get_weights())
+    settings = {"learning_rate": learning_rate, "encoder_rate": encoder_rate, **kwargs}
+    results = train_heads(copy, train, test, epochs, batch_size=min(batch_size, len(train)), **settings)[0]
+    return {**results, "images": len(train)}
+
+
+def multi_stage_probe(encoder, train, test, epochs=100, **kwargs):
+    """Linear classifiers on the features after every stage of a frozen encoder, all in one training.
+
+    Args:
+        encoder: Built functional `keras.Model` from images on 0..255 to features.
+        train: `data.Images` with labels.
+        test: The same.
+        epochs: Passes over `train`.
+        **kwargs: Further arguments of `linear_probe`.
+
+    Returns:
+        A dictionary: for each stage `feature1`, `feature2`, ... and for `features`, the average pool that the encoder
+        ends with, a dictionary of `top1` and `top5`.
+
+    Raises:
+        ValueError: If the encoder has no feature maps.
+
+    References:
+        OpenMixup, https://openmixup.readthedocs.io (Feature1 to Feature5 and AvgPool).
+    """
+    maps = stage_outputs(encoder)
+    pooled = [keras.layers.GlobalAveragePooling2D(dtype="float32")(one) for one in maps]
+    staged = keras.Model(encoder.inputs, [*pooled, encoder.output])
+    settings = {"learning_rate": 0.3, "weight_decay": 1e-6, **kwargs}
+    results = train_heads(staged, train, test, epochs, **settings)
+    names = [f"feature{number}" for number in range(1, len(maps) + 1)] + ["features"]
+    return dict(zip(names, results, strict=True))
+
+
+def stage_outputs(encoder):
+    """The feature maps at the end of the stem and of each stage of an encoder of `encoders`.
+
+    Args:
+        encoder: Functional `keras.Model`.
+
+    Returns:
+        A list of Keras tensors `(batch, height, width, channels)`.
+
+    Raises:
+        ValueError: If its layers are not named so.
+    """
+    named = {}
+    for layer in getattr(encoder, "layers", []):
+        stage = layer.name.split("_")[0]
+        if stage == "stem" or stage.startswith("stage"):
+            # The last one of its stage stays.
+            named[stage] = layer.output
+    if not named:
+        raise ValueError(
+            "Features of several stages need an encoder of keras_barlow.encoders, whose layers are named by stage. "
+            f"Received: {encoder!r}."
+        )
+    return list(named.values())
+
+
+def rows_of_each_class(labels, fraction, seed=0):
+    """The same share of every class.
+
+    Args:
+        labels: Integer array `(n,)`.
+        fraction: In (0, 1].
+        seed: Integer.
+
+    Returns:
+        Sorted integer array of rows.
+
+    Raises:
+        ValueError: If the fraction leaves a class without an image.
+
+    Example:
+
+    >>> rows_of_each_class(np.array([0, 0, 0, 0, 1, 1]), 0.5).shape
+    (3,)
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"`fraction` must be in (0, 1]. Received: fraction={fraction}")
+    rng = np.random.default_rng(seed)
+    rows = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = round(fraction * len(members))
+        if count < 1:
+            raise ValueError(
+                "Every class must keep at least one image. Received: "
+                f"fraction={fraction} of {len(members)} images of class {label}. Use a larger fraction."
+            )
+        rows.append(rng.choice(members, count, replace=False))
+    return np.sort(np.concatenate(rows))
+
+
+def check_labels(train, test):
+    """Raises ValueError unless both have labels, of the same classes."""
+    for name, images in (("train", train), ("test", test)):
+        if images is None or images.labels is None:
+            raise ValueError(
+                f"This protocol needs labels. Received: none for `{name}`. Give folders train/CLASS and test/CLASS."
+            )
+    unknown = sorted(set(np.unique(test.labels)) - set(np.unique(train.labels)))
+    if unknown or (train.class_names and test.class_names and train.class_names != test.class_names):
+        what = f"labels {unknown[:5]} of the test images" if unknown else f"{test.class_names}, {train.class_names}"
+        raise ValueError(f"Training and test must have the same classes. Received: {what} that training does not have.")
+
+
+def _listed(values):
+    return list(values) if isinstance(values, (list, tuple)) else [values]
+
+
+def _cross_entropy(labels, scores):
+    return keras.losses.sparse_categorical_crossentropy(labels, scores, from_logits=True)

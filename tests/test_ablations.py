@@ -1,0 +1,99 @@
+"""The tables of ablations, and the example that runs them."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_barlow as kb
+
+SCRIPT = pathlib.Path(__file__).parents[1] / "examples" / "ablate.py"
+# Two rows of a small recipe.
+SMALL = """
+import dataclasses, runpy, sys
+import keras_barlow as kb
+kb.ablations._TABLES["loss"] = kb.ablations.table("loss")[:2]
+changes = {"width": 4, "projector": (16, 16), "batch_size": 16, "encoder": "resnet8", "knn_k": 5}
+small = dataclasses.replace(kb.recipes.DIGITS, **changes)
+kb.recipes.get = lambda name: small
+sys.argv[0] = sys.argv.pop(1)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("name", kb.ablations.names())
+def test_every_row_builds(name):
+    small = {"width": 2, "image_size": 8, "encoder": "resnet8", "batch_size": 4}
+    rows = kb.ablations.table(name)
+    assert len({row.name for row in rows}) == len(rows) > 1
+    for row in rows:
+        recipe = dataclasses.replace(kb.recipes.CIFAR10_SMALL, **{**small, "projector": (8, 8)}, precision="float32")
+        changes = {key: value for key, value in row.changes.items() if key != "batch_size"}
+        model = dataclasses.replace(recipe, **changes).build(num_images=8, seed=0)
+        step = model.train_on_batch if row is rows[0] else model.test_on_batch
+        assert np.isfinite(step(np.arange(4 * 10 * 10 * 3).reshape(4, 10, 10, 3).astype("uint8"))).all()
+
+
+def test_an_unknown_table_is_named():
+    with pytest.raises(ValueError, match=r"Unknown table. Received: 'optimizer'. Known tables: loss, asymmetry"):
+        kb.ablations.table("optimizer")
+
+
+def test_shuffling_keeps_the_colours_of_each_image_and_nothing_else():
+    images = np.random.default_rng(0).integers(0, 256, (3, 6, 7, 3), dtype="uint8")
+    shuffled = kb.ablations.shuffled_pixels(images, seed=1)
+    assert shuffled.dtype == images.dtype and not np.array_equal(shuffled, images)
+    for one, other in zip(images, shuffled, strict=True):
+        assert sorted(map(tuple, one.reshape(-1, 3))) == sorted(map(tuple, other.reshape(-1, 3)))
+    places = [kb.ablations.shuffled_pixels(np.arange(42).reshape(1, 6, 7, 1), seed) for seed in (1, 2)]
+    assert not np.array_equal(*places)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("images")
+    for split, (images, labels) in zip(("train", "test"), kb.data.digits(copies=1), strict=True):
+        for label in (3, 4):
+            (path / split / str(label)).mkdir(parents=True)
+            for number, image in enumerate(images[labels == label][:20]):
+                Image.fromarray(image).save(path / split / str(label) / f"{number}.png")
+    return path
+
+
+def start(folder, output, *flags):
+    command = [sys.executable, "-c", SMALL, str(SCRIPT), f"--data_dir={folder}", f"--output_dir={output}", "--epochs=2"]
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*command, "--seeds=1", *flags], env=environment, **pipes)
+
+
+@pytest.mark.parametrize("compared", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_a_table_goes_on_after_a_kill(folder, tmp_path, compared):
+    output = tmp_path / "table"
+    process = start(folder, output)
+    while not list(output.glob("*/seed0/results.json")) and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    first = next(output.glob("*/seed0/results.json"))
+    written = first.stat().st_mtime
+    out, errors = (process := start(folder, output)).communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert first.stat().st_mtime == written and "baseline, seed 0 ..." not in out
+    assert "| baseline | 1 |" in out and "| only invariance | 1 |" in out and "| 57.3 |" in out
+    scores = json.loads((output / "table.json").read_text())
+    assert all(0 <= run["linear_top1"] <= 1 for runs in scores.values() for run in runs)
+    assert min(np.asarray(Image.open(output / "table.png")).shape[:2]) > 100
+    _, errors = (process := start(folder, output, "--epochs=3")).communicate(timeout=200)
+    assert process.returncode == 1 and "must have the same settings. Received: other epochs" in errors
+    if compared:
+        _, errors = (process := start(folder, tmp_path / "whole")).communicate(timeout=200)
+        assert process.returncode == 0, errors
+        assert json.loads((tmp_path / "whole" / "table.json").read_text()) == scores
