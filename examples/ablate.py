@@ -148,7 +148,9 @@ def report(rows, recipe, images, output):
     for row in rows:
         runs = scores[row.name]
         cells = [spread([one[name] for one in runs if name in one]) for name in ("knn_top1", "linear_top1")]
-        lines.append(f"| {row.name} | {len(runs)} | {' | '.join(cells)} | {'' if row.paper is None else row.paper} |")
+        failed = sum("failed" in one for one in runs)
+        seeds = f"{len(runs)}, {failed} failed" if failed else str(len(runs))
+        lines.append(f"| {row.name} | {seeds} | {' | '.join(cells)} | {'-' if row.paper is None else row.paper} |")
     (output / "table.md").write_text("\n".join(lines) + "\n")
     linear = [[one["linear_top1"] for one in scores[row.name] if "linear_top1" in one] for row in rows]
     kb.plots.table_of_runs([row.name for row in rows], linear, [row.paper for row in rows], output / "table.png")
@@ -157,7 +159,7 @@ def report(rows, recipe, images, output):
 def spread(values):
     """Mean and range, as text."""
     if not values:
-        return "failed"
+        return "-"
     values = 100 * np.asarray(values)
     return f"{values.mean():.1f} ({values.min():.1f} to {values.max():.1f})"
 
