@@ -23,7 +23,6 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import keras
 from absl import app, flags
 
 import keras_barlow as kb
@@ -31,7 +30,7 @@ import keras_barlow as kb
 PROTOCOLS = ("knn", "linear_fast", "linear", "multi_stage", "semi_supervised", "finetune")
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("encoder", None, "A run's folder, or a .keras file.", required=True)
+flags.DEFINE_string("encoder", None, "A run's folder, a .keras file, or a SavedModel.", required=True)
 flags.DEFINE_list("protocol", ["knn", "linear_fast"], f"Some of {', '.join(PROTOCOLS)}.")
 flags.DEFINE_string("data_dir", None, "Folder, .zip or .npz with train/CLASS and test/CLASS; digits without it.")
 flags.DEFINE_integer("train_per_class", None, "Only so many training images of each class.", lower_bound=1)
@@ -53,9 +52,10 @@ def main(_):
         unknown = [name for name in FLAGS.protocol if name not in PROTOCOLS]
         if unknown:
             raise ValueError(f"Unknown protocol. Received: {unknown[0]!r}. Known protocols: {', '.join(PROTOCOLS)}.")
-        path, encoder = load_encoder(pathlib.Path(FLAGS.encoder))
+        encoder = kb.export.load_encoder(FLAGS.encoder)
         train, test = load_data(encoder.input_shape[1])
-        output = pathlib.Path(FLAGS.output or path.parent / "evaluation.json")
+        path = pathlib.Path(FLAGS.encoder)
+        output = pathlib.Path(FLAGS.output or (path if path.is_dir() else path.parent) / "evaluation.json")
         results = json.loads(output.read_text()) if output.exists() else {}
         for name in FLAGS.protocol:
             print(f"{name}: {len(train)} images to train on, {len(test)} to test on", flush=True)
@@ -66,18 +66,6 @@ def main(_):
         sys.exit(f"error: {received}")
     print(table({name: results[name] for name in FLAGS.protocol}))
     print(f"Written to {output}.")
-
-
-def load_encoder(path):
-    """The file that was read, and the encoder in it."""
-    if (path / "model.keras").exists():
-        path = path / "model.keras"
-    if path.suffix != ".keras" or not path.is_file():
-        raise ValueError(
-            f"The encoder must be a run's folder, which has a model.keras, or a .keras file. Received: {path}."
-        )
-    model = keras.models.load_model(path)
-    return path, getattr(model, "encoder", model)
 
 
 def load_data(size):

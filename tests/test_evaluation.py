@@ -234,5 +234,14 @@ def test_the_example_runs_every_protocol(tmp_path):
     results = json.loads((tmp_path / "evaluation.json").read_text())
     assert list(results) == protocols.split(",") and results["semi_supervised"]["images"] == 12
     assert "multi_stage feature2" in done.stdout and "top-5" in done.stdout
+    kb.export.save_encoder(model, tmp_path / "saved")
+    done = run("--protocol=knn,linear", "--epochs=2", "--batch_size=8", f"--encoder={tmp_path / 'saved'}")
+    assert done.returncode == 0, done.stderr
+    again = json.loads((tmp_path / "saved" / "evaluation.json").read_text())
+    assert again == {name: results[name] for name in ("knn", "linear")}
+    done = run("--protocol=finetune", f"--encoder={tmp_path / 'saved'}")
+    assert done.returncode == 1 and "Fine-tuning needs an encoder with weights" in done.stderr
+    done = run(f"--encoder={tmp_path / 'data'}")
+    assert done.returncode == 1 and "which is none of them" in done.stderr
     done = run("--protocol=nearest")
     assert done.returncode == 1 and "Unknown protocol. Received: 'nearest'" in done.stderr

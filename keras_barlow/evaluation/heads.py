@@ -191,9 +191,14 @@ def fine_tune(
         A dictionary of `top1` and `top5`, floats in [0, 1], and `images`, how many were trained on.
 
     Raises:
-        ValueError: If the fraction leaves a class without an image.
+        ValueError: If the fraction leaves a class without an image, or the encoder has no weights to train.
     """
     check_labels(train, test)
+    if not encoder.trainable_weights:
+        raise ValueError(
+            "Fine-tuning needs an encoder with weights that Keras can train. "
+            f"Received: {encoder.name!r}, which has none, as one loaded from a SavedModel. Load the run's model.keras."
+        )
     if fraction is not None:
         train = train.take(rows_of_each_class(train.labels, fraction, kwargs.get("seed", 0)))
     copy = keras.models.clone_model(encoder)
