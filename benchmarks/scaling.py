@@ -123,7 +123,10 @@ def cost(network, rows, replicas, form):
     none = {"statistics": [], "embeddings": [], "matrix": [], "gradient": []}
     if replicas == 1:
         return {**multiplications, **none}
-    sums = lambda *numbers: [("sum", 4 * number) for number in numbers]  # noqa: E731
+
+    def sums(*numbers):
+        return [("sum", 4 * number) for number in numbers]
+
     return {
         **multiplications,
         "statistics": [one for c in network.channels for _ in "ab" for one in sums(2 * c + 1, 2 * c)],

@@ -83,8 +83,7 @@ def read(content):
     Raises:
         DamagedCheckpoint: If a byte is not as it was written, or missing.
     """
-    if hashlib.sha256(content[:-_DIGEST]).hexdigest().encode() != content[-_DIGEST:]:
-        raise DamagedCheckpoint(f"the checksum of its {len(content)} bytes is wrong")
+    _check(content)
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     return arrays, json.loads(str(arrays.pop(_META)))
@@ -106,7 +105,7 @@ def latest(folder):
     for path in reversed(paths):
         content = path.read_bytes()
         try:
-            read(content)
+            _check(content)
             return path, content
         except DamagedCheckpoint as error:
             aside = path.with_name(f"{path.name}.damaged")
@@ -200,6 +199,11 @@ def restore_metrics(model, arrays):
         arrays: Dictionary of NumPy arrays.
     """
     _assign({name: variable for name, variable in _variables(model).items() if name.startswith("metrics/")}, arrays)
+
+
+def _check(content):
+    if hashlib.sha256(content[:-_DIGEST]).hexdigest().encode() != content[-_DIGEST:]:
+        raise DamagedCheckpoint(f"the checksum of its {len(content)} bytes is wrong")
 
 
 def _assign(variables, arrays):

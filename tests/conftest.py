@@ -7,6 +7,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import pytest
 import tensorflow as tf
+from PIL import Image
+
+import keras_barlow as kb
 
 # Replicas wait for each other, so there must be a thread for each.
 tf.config.threading.set_inter_op_parallelism_threads(8)
@@ -31,3 +34,15 @@ def strategy():
     with each strategy, and refuses another shape under the same number.
     """
     return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(4)])
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """A small folder of images of two classes, for runs of seconds."""
+    path = tmp_path_factory.mktemp("images")
+    for split, (images, labels) in zip(("train", "test"), kb.data.digits(copies=1), strict=True):
+        for label in (3, 4):
+            (path / split / str(label)).mkdir(parents=True)
+            for number, image in enumerate(images[labels == label][:20]):
+                Image.fromarray(image).save(path / split / str(label) / f"{number}.png")
+    return path

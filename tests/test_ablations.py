@@ -56,17 +56,6 @@ def test_shuffling_keeps_the_colours_of_each_image_and_nothing_else():
     assert not np.array_equal(*places)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("images")
-    for split, (images, labels) in zip(("train", "test"), kb.data.digits(copies=1), strict=True):
-        for label in (3, 4):
-            (path / split / str(label)).mkdir(parents=True)
-            for number, image in enumerate(images[labels == label][:20]):
-                Image.fromarray(image).save(path / split / str(label) / f"{number}.png")
-    return path
-
-
 def start(folder, output, *flags):
     command = [sys.executable, "-c", SMALL, str(SCRIPT), f"--data_dir={folder}", f"--output_dir={output}", "--epochs=2"]
     environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}

@@ -25,19 +25,6 @@ def pretrain(*flags):
     return subprocess.run([sys.executable, SCRIPT, *flags], capture_output=True, text=True)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A small folder of images of two classes, for a run of seconds."""
-    path = tmp_path_factory.mktemp("images")
-    (train, train_labels), (test, test_labels) = kb.data.digits(copies=1)
-    for split, images, labels in (("train", train, train_labels), ("test", test, test_labels)):
-        for label in (3, 4):
-            (path / split / str(label)).mkdir(parents=True)
-            for number, image in enumerate(images[labels == label][:20]):
-                Image.fromarray(image).save(path / split / str(label) / f"{number}.png")
-    return path
-
-
 def check_pictures(output):
     for name in PICTURES:
         picture = np.asarray(Image.open(output / f"{name}.png").convert("L"), "float32")
@@ -82,7 +69,8 @@ def test_a_run_leaves_everything_it_promises(folder, tmp_path):
     assert "must be empty, so that no other run is overwritten" in again.stderr
 
 
-@pytest.fixture(scope="module")
+# Once in a process: absl refuses to define a flag again, and tests of other modules may come between.
+@pytest.fixture(scope="session")
 def script():
     """The example as a module: a process of its own for every run would only start TensorFlow again."""
     specification = importlib.util.spec_from_file_location("pretrain", SCRIPT)

@@ -26,7 +26,23 @@ class _Probe(keras.callbacks.Callback):
         raise NotImplementedError
 
 
-class KNNProbe(_Probe):
+class _LabelledProbe(_Probe):
+    """A probe of the features of labelled images."""
+
+    def __init__(self, train, test, every, batch_size):
+        super().__init__(every)
+        self.train = train
+        self.test = test
+        self.batch_size = batch_size
+
+    def features(self):
+        """Of the training and of the test images."""
+        return [
+            evaluation.extract_features(self.model, images, self.batch_size) for images, _ in (self.train, self.test)
+        ]
+
+
+class KNNProbe(_LabelledProbe):
     """Adds the weighted k-NN accuracy of the frozen features to the logs, as `knn_top1`.
 
     Labels serve this measurement only; nothing of it reaches the training.
@@ -49,27 +65,22 @@ class KNNProbe(_Probe):
     """
 
     def __init__(self, train, test, k=200, temperature=0.1, every=1, batch_size=256):
-        super().__init__(every)
+        super().__init__(train, test, every, batch_size)
         if not 1 <= k <= len(train[1]):
             raise ValueError(
                 f"`k` must be between 1 and the number of images in the bank, {len(train[1])}. Received: k={k}"
             )
-        self.train = train
-        self.test = test
         self.k = k
         self.temperature = temperature
-        self.batch_size = batch_size
 
     def measure(self, logs):
-        features = [
-            evaluation.extract_features(self.model, images, self.batch_size) for images, _ in (self.train, self.test)
-        ]
+        features = self.features()
         logs["knn_top1"] = evaluation.knn_accuracy(
             features[0], self.train[1], features[1], self.test[1], self.k, self.temperature
         )
 
 
-class LinearProbe(_Probe):
+class LinearProbe(_LabelledProbe):
     """Adds the accuracy of a linear head that is trained beside the encoder to the logs: `linear_top1`, `linear_top5`.
 
     The head sees frozen features only, in inference mode, and goes on from one measurement to the next; nothing of it
@@ -93,20 +104,15 @@ class LinearProbe(_Probe):
     """
 
     def __init__(self, train, test, passes=5, learning_rate=1e-2, every=1, batch_size=256):
-        super().__init__(every)
+        super().__init__(train, test, every, batch_size)
         if passes < 1:
             raise ValueError(f"`passes` must be at least 1. Received: passes={passes}")
-        self.train = train
-        self.test = test
         self.passes = passes
         self.learning_rate = learning_rate
-        self.batch_size = batch_size
         self._head = None
 
     def measure(self, logs):
-        features = [
-            evaluation.extract_features(self.model, images, self.batch_size) for images, _ in (self.train, self.test)
-        ]
+        features = self.features()
         mean, deviation = features[0].mean(axis=0), features[0].std(axis=0) + 1e-6
         train, test = ((one - mean) / deviation for one in features)
         labels = np.asarray(self.train[1])
