@@ -201,7 +201,7 @@ def check_folder(path):
 def load_data(recipe):
     """The images to train on, and those to test on or None."""
     if FLAGS.data_dir is not None or FLAGS.dataset is not None:
-        return kb.data.load(
+        train, test = kb.data.load(
             FLAGS.data_dir,
             image_size=recipe.stored_size or recipe.image_size,
             dataset=FLAGS.dataset,
@@ -215,6 +215,12 @@ def load_data(recipe):
             seed=FLAGS.seed,
             **({"memory_limit": 0} if recipe.crops_from_files else {}),
         )
+        if test is not None and train.labels.ndim == 2:
+            raise ValueError(
+                "Training is watched with one label for each image. Received: images with several labels. "
+                "Add --nolabels; examples/evaluate.py --protocol=transfer judges the encoder with them."
+            )
+        return train, test
     if recipe.name != "digits":
         raise ValueError(
             f"The recipe {recipe.name!r} needs images. Received: neither --data_dir nor --dataset. "

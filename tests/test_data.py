@@ -268,6 +268,12 @@ def test_npz(tmp_path):
     np.savez(tmp_path / "b.npz", images=images)
     train, test = data.load(tmp_path / "b.npz", image_size=8)
     assert len(train) == 20 and test is None
+    several = np.eye(3, dtype="int8")[np.arange(20) % 3] - np.eye(3, dtype="int8")[0]
+    np.savez(tmp_path / "c.npz", images=np.arange(20, dtype="uint8")[:, None, None] + images, labels=several)
+    train, test = data.load(tmp_path / "c.npz", image_size=8)
+    assert (len(train), len(test)) == (18, 2) and train.class_names == ("0", "1", "2")
+    for part in (train, test):
+        np.testing.assert_array_equal(part.labels, several[part.array[:, 0, 0, 0]])
 
 
 @pytest.mark.parametrize(
@@ -278,6 +284,7 @@ def test_npz(tmp_path):
         ({"images": np.zeros((8, 8), "uint8")}, r"shape \(8, 8\)"),
         ({"images": np.zeros((4, 8, 8, 3), "uint8"), "labels": np.arange(3)}, "one label for each image"),
         ({"images": np.zeros((4, 8, 8, 3), "uint8"), "labels": np.array(list("abcd"))}, "integer from 0"),
+        ({"images": np.zeros((4, 8, 8, 3), "uint8"), "labels": 2 * np.eye(4, dtype=int)}, "1, 0, or -1 where"),
         ({"images": np.zeros((1, 8, 8, 3), "uint8")}, "at least 2 images.*Received: 1"),
     ],
 )

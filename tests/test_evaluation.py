@@ -1,3 +1,4 @@
+import functools
 import json
 import pathlib
 import subprocess
@@ -91,14 +92,27 @@ def test_eleven_points():
     np.testing.assert_allclose(got, np.mean(points), atol=1e-12)
 
 
-def test_multi_label_precision_and_its_bad_input():
+def test_scores_of_several_labels_are_scikit_learns_and_bad_input():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(200, 5))
     targets = (features @ rng.normal(size=(5, 3)) + 0.3 * rng.normal(size=(200, 3)) > 0).astype(int)
-    assert evaluation.multi_label_precision(features[:100], targets[:100], features[100:], targets[100:]) > 0.9
+    # What does not count changes nothing, whatever it is.
+    targets[:10, 0] = -1
+    train, test = slice(0, 100), slice(100, 200)
+    scores = evaluation.multi_label_scores(features[train], targets[train], features[test])
+    for number, start in enumerate((10, 0, 0)):
+        scaler = StandardScaler().fit(features[start:100])
+        fitted = LogisticRegression(max_iter=1000).fit(
+            scaler.transform(features[start:100]), targets[start:100, number]
+        )
+        np.testing.assert_allclose(
+            average_precision_score(targets[test, number], scores[:, number]),
+            average_precision_score(targets[test, number], fitted.decision_function(scaler.transform(features[test]))),
+            atol=1e-3,
+        )
+    assert evaluation.mean_average_precision(scores, targets[test]) > 0.9
     with pytest.raises(ValueError, match=r"class 1, which is on 0 of 100"):
-        nothing = targets * [1, 0, 1]
-        evaluation.multi_label_precision(features[:100], nothing[:100], features[100:], targets[100:])
+        evaluation.multi_label_scores(features[train], targets[train] * [1, 0, 1], features[test])
     with pytest.raises(ValueError, match=r"at least one image. Received: none of class 1"):
         evaluation.mean_average_precision(targets, targets * [1, 0, 1])
     with pytest.raises(ValueError, match="`definition` must be one of"):
@@ -208,6 +222,18 @@ def test_bad_input_before_any_training(encoder):
         evaluation.fine_tune(encoder, train, test, fraction=0.01)
     with pytest.raises(ValueError, match="`fraction` must be in"):
         evaluation.fine_tune(encoder, train, test, fraction=0)
+    several = kb.data.ArrayImages(train.array, np.eye(3, dtype="int64")[train.labels])
+    for run in (evaluation.linear_probe, evaluation.fine_tune):
+        with pytest.raises(ValueError, match=r"one label for each image. Received: .* \(24, 3\) for `train`"):
+            run(encoder, several, several)
+    check = functools.partial(evaluation.heads.check_labels, several=True)
+    check(several, several)
+    with pytest.raises(ValueError, match="labels of one kind"):
+        check(train, several)
+    with pytest.raises(ValueError, match="same classes"):
+        check(several, kb.data.ArrayImages(train.array, several.labels[:, :2]))
+    with pytest.raises(ValueError, match=r"class 0, which is on 0 of 24"):
+        check(kb.data.ArrayImages(train.array, several.labels * [0, 1, 1]), several)
     plain = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D()])
     with pytest.raises(ValueError, match="layers are named by stage"):
         evaluation.multi_stage_probe(plain, train, test)
@@ -223,17 +249,26 @@ def test_the_example_runs_every_protocol(tmp_path):
             (tmp_path / "data" / split / str(label)).mkdir(parents=True, exist_ok=True)
             keras.utils.save_img(tmp_path / "data" / split / str(label) / f"{row}.png", image)
     script = pathlib.Path(__file__).parents[1] / "examples" / "evaluate.py"
-    protocols = "knn,linear_fast,linear,multi_stage,semi_supervised,finetune"
+    protocols = "knn,linear_fast,linear,multi_stage,semi_supervised,finetune,transfer,detection"
 
     def run(*flags):
         command = [sys.executable, script, f"--encoder={tmp_path}", f"--data_dir={tmp_path / 'data'}", *flags]
         return subprocess.run(command, capture_output=True, text=True)
 
-    done = run(f"--protocol={protocols}", "--epochs=2", "--batch_size=8", "--fraction=0.5")
+    done = run(f"--protocol={protocols}", "--epochs=2", "--batch_size=8", "--fraction=0.5", "--scenes=8")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "evaluation.json").read_text())
     assert list(results) == protocols.split(",") and results["semi_supervised"]["images"] == 12
-    assert "multi_stage feature2" in done.stdout and "top-5" in done.stdout
+    assert "multi_stage feature2" in done.stdout and "top5" in done.stdout and "ap50" in done.stdout
+    assert results["transfer"] == results["linear"]
+    several = {"x_train": labelled_images(24).array, "y_train": np.eye(3, dtype="int64")[labelled_images(24).labels]}
+    np.savez(tmp_path / "several.npz", x_test=several["x_train"], y_test=several["y_train"], **several)
+    done = run("--protocol=transfer", f"--data_dir={tmp_path / 'several.npz'}", f"--output={tmp_path / 'several.json'}")
+    assert done.returncode == 0, done.stderr
+    precisions = json.loads((tmp_path / "several.json").read_text())["transfer"]
+    assert 0.5 < precisions["map"] <= 1 and 0.5 < precisions["map_11_points"] <= 1
+    done = run("--protocol=knn", f"--data_dir={tmp_path / 'several.npz'}")
+    assert done.returncode == 1 and "(--protocol=transfer)" in done.stderr
     kb.export.save_encoder(model, tmp_path / "saved")
     done = run("--protocol=knn,linear", "--epochs=2", "--batch_size=8", f"--encoder={tmp_path / 'saved'}")
     assert done.returncode == 0, done.stderr

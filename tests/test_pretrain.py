@@ -115,6 +115,14 @@ def test_bad_flags_fail_before_any_work(script, bad, message, tmp_path):
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+def test_several_labels_an_image_are_refused_with_the_remedy(script, tmp_path):
+    images = np.zeros((30, 32, 32, 3), "uint8")
+    np.savez(tmp_path / "several.npz", images=images, labels=np.eye(3, dtype=int)[np.arange(30) % 3])
+    with flagsaver.flagsaver(), pytest.raises(SystemExit, match="--nolabels"):
+        script.FLAGS(["pretrain.py", f"--output_dir={tmp_path / 'run'}", f"--data_dir={tmp_path / 'several.npz'}"])
+        script.main(None)
+
+
 def test_an_error_is_a_line_and_not_a_traceback(tmp_path):
     done = pretrain("--recipe=digit", f"--output_dir={tmp_path / 'run'}")
     assert done.returncode == 1

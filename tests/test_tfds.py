@@ -53,6 +53,25 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.mark.parametrize("memory_limit", [0, 2**20])
+def test_several_labels_of_which_the_difficult_ones_do_not_count(tmp_path, memory_limit):
+    names = tfds.features.Sequence(tfds.features.ClassLabel(names=["cat", "dog", "cow"]))
+    image = tfds.features.Image(shape=(8, 8, 3))
+    shown, easy = [[0], [0, 2], [], [1, 2]], [[0], [2], [], [1, 2]]
+    examples = [
+        {"image": picture, "labels": all_of_them, "labels_no_difficult": some}
+        for picture, all_of_them, some in zip(pictures(4, (8, 8, 3)), shown, easy, strict=True)
+    ]
+    store(tmp_path, "voc_like", {"image": image, "labels": names, "labels_no_difficult": names}, train=examples)
+    both = {"train_split": "train", "test_split": "train", "memory_limit": memory_limit}
+    train, test = data.load(tmp_path, 8, dataset="voc_like", **both)
+    expected = np.array([[1, 0, 0], [-1, 0, 1], [0, 0, 0], [0, 1, 1]])
+    np.testing.assert_array_equal(train.labels, expected[rows_of(train.in_order(4))])
+    assert train.class_names == ("cat", "dog", "cow") and len(test) == 4
+    with pytest.raises(ValueError, match="whose images have several labels"):
+        data.load(tmp_path, 8, dataset="voc_like", train_per_class=1, **both)
+
+
 def rows_of(images):
     return [int(row) for batch in images.as_numpy_iterator() for row in batch[:, 0, 0, 0]]
 

@@ -4,5 +4,6 @@ from keras_barlow.data.digits import digits
 from keras_barlow.data.images import ArrayImages, Images
 from keras_barlow.data.loading import load
 from keras_barlow.data.order import Batches, continued, order_of
+from keras_barlow.data.scenes import Scenes, scenes
 
-__all__ = ["ArrayImages", "Batches", "Images", "continued", "digits", "load", "order_of"]
+__all__ = ["ArrayImages", "Batches", "Images", "Scenes", "continued", "digits", "load", "order_of", "scenes"]

@@ -23,7 +23,8 @@ class Images:
 
     Attributes:
         image_size: Side of the images, in pixels.
-        labels: int64 array `(n,)`, or None.
+        labels: int64 array `(n,)`; or `(n, classes)` for images with several labels: 1 where the image has the label,
+            0 where not, -1 where it does not count; or None.
         class_names: Tuple of strings, or None.
 
     `len(images)` is the number of images.
@@ -202,7 +203,7 @@ class ArrayImages(Images):
 
     Args:
         array: uint8 array `(n, size, size, 3)`.
-        labels: int64 array `(n,)`, or None.
+        labels: int64 array `(n,)` or `(n, classes)`, or None.
         class_names: Tuple of strings, or None.
 
     Example:

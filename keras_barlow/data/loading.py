@@ -44,6 +44,10 @@ def load(
     the centre cut out. Collections up to `memory_limit` are read at once and kept as uint8; larger ones stream from
     disk, in constant memory.
 
+    Images with several labels come from an `.npz` file whose labels are `(n, classes)`, of 1, 0 and -1 (does not
+    count), or from a TFDS data set with a list of classes named `labels`, such as `"voc/2007"`, whose difficult
+    objects do not count.
+
     Args:
         data_dir: Path, see above.
         image_size: Side of the images, in pixels.
@@ -101,9 +105,12 @@ def load(
     if isinstance(train, FileImages):
         train.sample(_TRIED_FIRST)
     if not isinstance(train, RecordImages) and train.labels is not None:
-        splits.check_classes(train.labels, train.class_names, source)
+        several = train.labels.ndim == 2
+        if not several:
+            splits.check_classes(train.labels, train.class_names, source)
         if test is None:
-            kept, held = splits.hold_out(train.labels, _HELD_OUT, seed)
+            # Images with several labels are of no one class.
+            kept, held = splits.hold_out(np.zeros(len(train)) if several else train.labels, _HELD_OUT, seed)
             train, test = train.take(kept), train.take(held)
             logging.info("There is no test split: %d of %d images are held out.", len(held), len(held) + len(kept))
     if train.class_names is None:
@@ -163,22 +170,33 @@ def _arrays(path, decoder, labels):
                 f"Images must have the shape (n, height, width[, channels]). Received: {image_key} of shape "
                 f"{images.shape} in {path}."
             )
-        if numbers is not None:
-            numbers = numbers.reshape(-1)
-            if len(numbers) != len(images) or numbers.dtype.kind not in "iu" or numbers.min() < 0:
-                raise ValueError(
-                    "There must be one label for each image, an integer from 0. "
-                    f"Received: {label_key} of shape {numbers.shape} and dtype {numbers.dtype} for {len(images)} "
-                    f"images in {path}."
-                )
         fitted = [decoder.fit(image, f"image {row} of {image_key}") for row, image in enumerate(images)]
-        class_names = None if numbers is None else tuple(str(number) for number in range(int(numbers.max()) + 1))
+        class_names = None
+        if numbers is not None:
+            numbers = _numbers(numbers, len(images), f"{label_key} of {path}")
+            classes = numbers.shape[1] if numbers.ndim == 2 else int(numbers.max()) + 1
+            class_names = tuple(str(number) for number in range(classes))
         pair.append(ArrayImages(np.stack(fitted), None if numbers is None else numbers.astype("int64"), class_names))
     if pair[0] is None:
         raise ValueError(
             f"The file must hold an array images, or x_train. Received: {path} with {', '.join(arrays) or 'nothing'}."
         )
     return pair
+
+
+def _numbers(labels, count, name):
+    """Labels `(n,)`, of which `(n, 1)` is another form, or `(n, classes)` for images with several."""
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    whole = labels.dtype.kind in "iub"
+    if labels.ndim == 1 and len(labels) == count and whole and labels.min() >= 0:
+        return labels
+    if labels.ndim == 2 and len(labels) == count and whole and labels.min() >= -1 and labels.max() <= 1:
+        return labels.astype("int64")
+    raise ValueError(
+        "There must be one label for each image, an integer from 0, or a row for each image that says of each class "
+        "whether the image has it: 1, 0, or -1 where it does not count. "
+        f"Received: {name} of shape {labels.shape} and dtype {labels.dtype} for {count} images."
+    )
 
 
 def _first(images, per_class, source):
@@ -191,6 +209,11 @@ def _first(images, per_class, source):
         )
     if isinstance(images, RecordImages):
         images = images.in_memory()
+    if images.labels.ndim == 2:
+        raise ValueError(
+            "train_per_class and test_per_class need one class for each image. "
+            f"Received: {source}, whose images have several labels. Leave them out."
+        )
     return images.take(splits.first_of_each_class(images.labels, per_class))
 
 

@@ -51,11 +51,18 @@ class RecordImages(Images):
                 f"{', '.join(sorted(features))}, of which {len(images)} are images."
             )
         classes = [name for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+        listed = getattr(features["labels"], "feature", None) if "labels" in features else None
         self._image = images[0]
-        self._label = classes[0] if labels and len(classes) == 1 else None
+        self._label = self._counted = None
         self._name = f"an image of {builder.info.name}, {split}"
-        if self._label:
+        if labels and len(classes) == 1:
+            self._label = classes[0]
             self.class_names = tuple(features[self._label].names)
+        elif labels and isinstance(listed, tfds.features.ClassLabel):
+            # As in VOC, whose objects that are hard to see are left out of the second list, and do not count.
+            self._label = "labels"
+            self._counted = "labels_no_difficult" if "labels_no_difficult" in features else "labels"
+            self.class_names = tuple(listed.names)
 
     def __len__(self):
         return self._info.num_examples
@@ -65,8 +72,17 @@ class RecordImages(Images):
         """Read from the records when they are first asked for."""
         if self._label is None:
             return None
+        if self._counted is not None:
+            pairs = self._examples().map(lambda example: (example["labels"], example[self._counted]))
+            return np.stack([self._several(*pair) for pair in pairs.as_numpy_iterator()])
         labels = self._examples().map(lambda example: example[self._label]).batch(4096)
         return np.concatenate([np.zeros(0, "int64"), *labels.as_numpy_iterator()])
+
+    def _several(self, shown, counted):
+        row = np.zeros(len(self.class_names), "int64")
+        row[shown] = -1
+        row[counted] = 1
+        return row
 
     def in_memory(self):
         """The same images, read now, as `ArrayImages`."""

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_barlow import augmentations
+from keras_barlow.evaluation.linear import check_targets
 from keras_barlow.evaluation.scores import top_k_accuracy
 
 
@@ -298,17 +299,39 @@ def rows_of_each_class(labels, fraction, seed=0):
     return np.sort(np.concatenate(rows))
 
 
-def check_labels(train, test):
-    """Raises ValueError unless both have labels, of the same classes."""
+def check_labels(train, test, several=False):
+    """Raises ValueError unless both have labels, of the same classes.
+
+    Args:
+        train: `data.Images`.
+        test: The same, or None.
+        several: Whether an image may have any number of labels, rows of 1, 0 and -1.
+    """
     for name, images in (("train", train), ("test", test)):
         if images is None or images.labels is None:
             raise ValueError(
                 f"This protocol needs labels. Received: none for `{name}`. Give folders train/CLASS and test/CLASS."
             )
-    unknown = sorted(set(np.unique(test.labels)) - set(np.unique(train.labels)))
-    if unknown or (train.class_names and test.class_names and train.class_names != test.class_names):
+        if images.labels.ndim != 1 and not several:
+            raise ValueError(
+                "This protocol needs one label for each image. "
+                f"Received: labels of shape {images.labels.shape} for `{name}`. For several labels an image there is "
+                "evaluation.multi_label_scores (--protocol=transfer)."
+            )
+    if train.labels.ndim != test.labels.ndim:
+        raise ValueError(
+            "Training and test must have labels of one kind. "
+            f"Received: {train.labels.shape} for training, {test.labels.shape} for testing."
+        )
+    if train.labels.ndim == 2:
+        unknown, differ = [], train.labels.shape[1] != test.labels.shape[1]
+    else:
+        unknown, differ = sorted(set(np.unique(test.labels)) - set(np.unique(train.labels))), False
+    if unknown or differ or (train.class_names and test.class_names and train.class_names != test.class_names):
         what = f"labels {unknown[:5]} of the test images" if unknown else f"{test.class_names}, {train.class_names}"
         raise ValueError(f"Training and test must have the same classes. Received: {what} that training does not have.")
+    if train.labels.ndim == 2:
+        check_targets(train.labels)
 
 
 def _listed(values):

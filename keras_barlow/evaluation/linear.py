@@ -5,8 +5,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from keras_barlow.evaluation.scores import mean_average_precision
-
 
 def linear_scores(train_features, train_labels, test_features, inverse_penalty=1.0):
     """The class probabilities of logistic regression trained on all labels.
@@ -92,46 +90,48 @@ def few_label_accuracy(
     return float(np.mean(accuracies))
 
 
-def multi_label_precision(
-    train_features, train_targets, test_features, test_targets, inverse_penalty=1.0, definition="area"
-):
-    """Mean average precision of one logistic regression for each class, for images with any number of labels.
+def multi_label_scores(train_features, train_targets, test_features, inverse_penalty=1.0):
+    """The scores of one logistic regression for each class, for images with any number of labels.
 
     Args:
         train_features: Float array `(n, features)`.
         train_targets: Array `(n, classes)`: 1 where the image has the label, 0 where not, -1 where it does not count.
         test_features: Float array `(m, features)`.
-        test_targets: Array `(m, classes)`, the same.
         inverse_penalty: scikit-learn's `C`.
-        definition: See `average_precision`.
 
     Returns:
-        A float in [0, 1].
+        Float array `(m, classes)`, for `mean_average_precision`: above 0 where the label is likely.
 
     Raises:
         ValueError: If a class is on no image, or on all of those that count.
 
     Example:
 
-    >>> features, targets = [[-2.0], [-1.0], [1.0], [2.0]], [[1, 0], [1, 0], [0, 1], [0, 1]]
-    >>> multi_label_precision(features, targets, features, targets)
-    1.0
+    >>> targets = [[1, 0], [1, 0], [0, 1], [0, 1]]
+    >>> multi_label_scores([[-2.0], [-1.0], [1.0], [2.0]], targets, [[-3.0], [3.0]]) > 0
+    array([[ True, False],
+           [False,  True]])
     """
     train_features, test_features = (np.asarray(one, "float32") for one in (train_features, test_features))
-    train_targets, test_targets = np.asarray(train_targets), np.asarray(test_targets)
-    scores = np.empty(test_targets.shape)
+    train_targets = np.asarray(train_targets)
+    check_targets(train_targets)
+    scores = np.empty((len(test_features), train_targets.shape[1]))
     for number in range(train_targets.shape[1]):
         counted = train_targets[:, number] >= 0
-        labels = train_targets[counted, number]
+        probe = _probe(inverse_penalty).fit(train_features[counted], train_targets[counted, number])
+        scores[:, number] = probe.decision_function(test_features)
+    return scores
+
+
+def check_targets(targets):
+    """Raises ValueError unless every class is on some images and not on others."""
+    for number, column in enumerate(np.asarray(targets).T):
+        labels = column[column >= 0]
         if len(np.unique(labels)) < 2:
             raise ValueError(
                 "Every class must be on some training images and not on others. "
                 f"Received: class {number}, which is on {int(labels.sum())} of {len(labels)}."
             )
-        scores[:, number] = (
-            _probe(inverse_penalty).fit(train_features[counted], labels).decision_function(test_features)
-        )
-    return mean_average_precision(scores, test_targets, definition)
 
 
 def _probe(inverse_penalty):
