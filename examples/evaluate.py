@@ -2,7 +2,7 @@
 
     python examples/evaluate.py --encoder=runs/digits                                      # on digits, k-NN and linear
     python examples/evaluate.py --encoder=runs/photos --data_dir=photos --protocol=linear --epochs=100
-    python examples/evaluate.py --encoder=runs/photos --data_dir=photos --protocol=semi_supervised --fraction=0.1
+    python examples/evaluate.py --encoder=runs/photos --data_dir=photos --protocol=semi_supervised --fraction=0.01,0.1
 
 | protocol | what is trained |
 |---|---|
@@ -49,7 +49,7 @@ flags.DEFINE_integer("batch_size", None, "Of what is trained; the paper's 256, 1
 flags.DEFINE_float("learning_rate", None, "Of the classifier; the paper's 0.3, 0.5 to fine-tune, 0.001 to detect.")
 flags.DEFINE_integer("scenes", 500, "Scenes to train a detector on; a quarter as many test it.", lower_bound=4)
 flags.DEFINE_float("encoder_rate", 0.005, "Of the encoder, for fine-tuning.")
-flags.DEFINE_float("fraction", 0.1, "Share of the labels of each class, for semi_supervised.")
+flags.DEFINE_list("fraction", ["0.1"], "Shares of the labels of each class, for semi_supervised; the paper's 0.01,0.1.")
 flags.DEFINE_integer("seed", 0, "Of everything random.")
 flags.DEFINE_string("output", None, "JSON file to write; evaluation.json in the run's folder by default.")
 
@@ -100,8 +100,14 @@ def evaluate(name, encoder, train, test):
         return kb.evaluation.linear_probe(encoder, train, test, **settings)
     if name == "multi_stage":
         return kb.evaluation.multi_stage_probe(encoder, train, test, **settings)
-    fraction = FLAGS.fraction if name == "semi_supervised" else None
-    return kb.evaluation.fine_tune(encoder, train, test, fraction, encoder_rate=FLAGS.encoder_rate, **settings)
+    settings["encoder_rate"] = FLAGS.encoder_rate
+    if name == "finetune":
+        return kb.evaluation.fine_tune(encoder, train, test, **settings)
+    fractions = [float(fraction) for fraction in FLAGS.fraction]
+    for fraction in fractions:
+        # None of them may leave a class empty; said before the first is trained.
+        kb.evaluation.heads.rows_of_each_class(train.labels, fraction)
+    return {f"{one:g}": kb.evaluation.fine_tune(encoder, train, test, one, **settings) for one in fractions}
 
 
 def judge_features(name, encoder, train, test):

@@ -18,6 +18,7 @@ from keras_barlow import (
     randomness,
     recipes,
     views,
+    weights,
 )
 from keras_barlow.barlow_twins import BarlowTwins
 from keras_barlow.projector import Projector
@@ -44,4 +45,5 @@ __all__ = [
     "randomness",
     "recipes",
     "views",
+    "weights",
 ]

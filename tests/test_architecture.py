@@ -23,6 +23,7 @@ FLOORS = [
         "version",
         "checkpoint",
         "launch",
+        "weights",
     },
     {"randomness"},
     {"normalization", "augmentations", "losses", "inputs"},
@@ -64,7 +65,7 @@ def test_every_room_has_a_floor():
 
 def test_the_public_surface():
     modules = "ablations augmentations callbacks checkpoint data distribution encoders evaluation export losses"
-    modules += " normalization ops optimizers plots randomness recipes views"
+    modules += " normalization ops optimizers plots randomness recipes views weights"
     assert sorted(kb.__all__) == ["BarlowTwins", "Projector", "__version__", *modules.split()]
 
 

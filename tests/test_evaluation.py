@@ -255,10 +255,10 @@ def test_the_example_runs_every_protocol(tmp_path):
         command = [sys.executable, script, f"--encoder={tmp_path}", f"--data_dir={tmp_path / 'data'}", *flags]
         return subprocess.run(command, capture_output=True, text=True)
 
-    done = run(f"--protocol={protocols}", "--epochs=2", "--batch_size=8", "--fraction=0.5", "--scenes=8")
+    done = run(f"--protocol={protocols}", "--epochs=2", "--batch_size=8", "--fraction=0.5,1", "--scenes=8")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "evaluation.json").read_text())
-    assert list(results) == protocols.split(",") and results["semi_supervised"]["images"] == 12
+    assert list(results) == protocols.split(",") and results["semi_supervised"]["0.5"]["images"] == 12
     assert "multi_stage feature2" in done.stdout and "top5" in done.stdout and "ap50" in done.stdout
     assert results["transfer"] == results["linear"]
     several = {"x_train": labelled_images(24).array, "y_train": np.eye(3, dtype="int64")[labelled_images(24).labels]}
@@ -267,6 +267,8 @@ def test_the_example_runs_every_protocol(tmp_path):
     assert done.returncode == 0, done.stderr
     precisions = json.loads((tmp_path / "several.json").read_text())["transfer"]
     assert 0.5 < precisions["map"] <= 1 and 0.5 < precisions["map_11_points"] <= 1
+    done = run("--protocol=semi_supervised", "--fraction=1,0.01")
+    assert done.returncode == 1 and "keep at least one image" in done.stderr and "Epoch" not in done.stdout
     done = run("--protocol=knn", f"--data_dir={tmp_path / 'several.npz'}")
     assert done.returncode == 1 and "(--protocol=transfer)" in done.stderr
     kb.export.save_encoder(model, tmp_path / "saved")

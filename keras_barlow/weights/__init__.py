@@ -1,0 +1,5 @@
+"""Weights of other projects, in and out."""
+
+from keras_barlow.weights.conversion import Loaded, load_torch, save_torch
+
+__all__ = ["Loaded", "load_torch", "save_torch"]
