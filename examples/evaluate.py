@@ -79,8 +79,7 @@ def load_data(size):
     if FLAGS.data_dir is None and FLAGS.dataset is None:
         train, test = (kb.data.ArrayImages(*pair) for pair in kb.data.digits(seed=0))
     else:
-        # 256 pixels for 224, as the field has it; small images as they are.
-        stored = FLAGS.stored_size or (round(size * 8 / 7) if size > 64 else size)
+        stored = FLAGS.stored_size or kb.data.inference_size(size)
         per_class = {"train_per_class": FLAGS.train_per_class, "test_per_class": FLAGS.test_per_class}
         train, test = kb.data.load(FLAGS.data_dir, image_size=stored, dataset=FLAGS.dataset, **per_class)
     kb.evaluation.heads.check_labels(train, test, several=FLAGS.protocol == ["transfer"])

@@ -100,6 +100,29 @@ def nearest_neighbors(queries, neighbors, path):
     return _save(figure, path)
 
 
+def contact_sheet(rows, path):
+    """Rows of images of any lengths.
+
+    Args:
+        rows: A list of arrays `(k, height, width, 3)` on 0..255.
+        path: PNG file to write.
+
+    Returns:
+        `path`.
+    """
+    columns = max(len(row) for row in rows)
+    figure = Figure(figsize=(0.95 * columns + 0.4, 0.95 * len(rows) + 0.1), layout="constrained")
+    for axis in figure.subplots(len(rows), columns, squeeze=False).ravel():
+        axis.set_axis_off()
+    for number, row in enumerate(rows):
+        for column, image in enumerate(row):
+            axis = figure.axes[number * columns + column]
+            axis.set_axis_on()
+            _show(axis, image)
+        figure.axes[number * columns].set_ylabel(f"{number + 1}", rotation=0, ha="right", va="center")
+    return _save(figure, path)
+
+
 def feature_map(features, labels, path, class_names=None, seed=0):
     """Features laid out in two dimensions by t-SNE, coloured by class.
 

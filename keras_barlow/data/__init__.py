@@ -1,9 +1,23 @@
 """Sources of images: drawn digits, which need no network; folders, archives, NumPy files, TFDS data sets."""
 
+from keras_barlow.data.decoding import Decoder
 from keras_barlow.data.digits import digits
 from keras_barlow.data.images import ArrayImages, Images
-from keras_barlow.data.loading import load
+from keras_barlow.data.loading import every_image, inference_size, load
 from keras_barlow.data.order import Batches, continued, order_of
 from keras_barlow.data.scenes import Scenes, scenes
 
-__all__ = ["ArrayImages", "Batches", "Images", "Scenes", "continued", "digits", "load", "order_of", "scenes"]
+__all__ = [
+    "ArrayImages",
+    "Batches",
+    "Decoder",
+    "Images",
+    "Scenes",
+    "continued",
+    "digits",
+    "every_image",
+    "inference_size",
+    "load",
+    "order_of",
+    "scenes",
+]

@@ -118,24 +118,63 @@ def load(
     return _kept(train, memory_limit), _kept(test, memory_limit)
 
 
-def _files(path, decoder, labels, skip_corrupt):
+def every_image(data_dir, image_size, skip_corrupt=False):
+    """Every image file of a folder or archive by its name, whatever folders it is in, read when it is needed.
+
+    Args:
+        data_dir: Folder or `.zip` file.
+        image_size: Side of the images, in pixels; see `load`.
+        skip_corrupt: True to leave unreadable files out, with a count. Otherwise the first is an error that names it.
+
+    Returns:
+        `FileImages`, with `names` and without labels.
+
+    Raises:
+        ValueError: If there is no image.
+    """
+    files = _opened(pathlib.Path(data_dir).expanduser())
+    images = FileImages(files, splits.Split(files.names, None, None), Decoder(image_size))
+    return _readable(images, data_dir) if skip_corrupt else images
+
+
+def inference_size(size):
+    """The side to which an image is brought before the centre of `size` pixels is cut out.
+
+    Args:
+        size: Side of an encoder's images, in pixels.
+
+    Returns:
+        256 for 224, as the field has it, and in proportion; up to 64 pixels the size itself.
+
+    Example:
+
+    >>> inference_size(224), inference_size(32)
+    (256, 32)
+    """
+    return round(size * 8 / 7) if size > 64 else size
+
+
+def _opened(path):
     if not path.exists():
         raise ValueError(f"The images must be in a folder, a .zip or a .npz file. Received: {path}, no such folder.")
-    files = Folder(path) if path.is_dir() else Archive(path)
+    return Folder(path) if path.is_dir() else Archive(path)
+
+
+def _readable(images, source):
+    images, errors = images.readable()
+    if errors:
+        logging.warning("%d of %d files cannot be read and are left out:", len(errors), len(images) + len(errors))
+        for error in errors[:10]:
+            logging.warning("  %s", error.split("Received: ")[1].split(" Delete")[0])
+    if not len(images):
+        raise ValueError(f"There must be a readable image. Received: {source}, whose {len(errors)} files are none.")
+    return images
+
+
+def _files(path, decoder, labels, skip_corrupt):
+    files = _opened(path)
     pair = [split and FileImages(files, split, decoder) for split in splits.find_splits(files.names, path, labels)]
-    if not skip_corrupt:
-        return pair
-    for index, images in enumerate(pair):
-        if images is None:
-            continue
-        pair[index], errors = images.readable()
-        if errors:
-            logging.warning("%d of %d files cannot be read and are left out:", len(errors), len(images))
-            for error in errors[:10]:
-                logging.warning("  %s", error.split("Received: ")[1].split(" Delete")[0])
-        if not len(pair[index]):
-            raise ValueError(f"There must be a readable image. Received: {path}, whose {len(images)} files are none.")
-    return pair
+    return [images and _readable(images, path) for images in pair] if skip_corrupt else pair
 
 
 def _records(dataset, data_dir, train_split, test_split, decoder, labels, download):
