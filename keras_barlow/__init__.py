@@ -22,6 +22,7 @@ from keras_barlow import (
     weights,
 )
 from keras_barlow.barlow_twins import BarlowTwins
+from keras_barlow.export import load_encoder
 from keras_barlow.projector import Projector
 from keras_barlow.version import __version__
 
@@ -39,6 +40,7 @@ __all__ = [
     "evaluation",
     "export",
     "gallery",
+    "load_encoder",
     "losses",
     "normalization",
     "ops",

@@ -65,7 +65,7 @@ def test_the_pyramid_has_the_maps_of_the_encoder():
     # On images of its own size, which the copy takes too: convolutions see no border in a part of a map.
     whole = kb.encoders.resnet((1, 1, 1), input_shape=(32, 32, 3), stem="small", width=4)
     whole.set_weights(before)
-    expected = keras.Model(whole.input, evaluation.heads.stage_outputs(whole)[1:])(images, training=False)
+    expected = keras.Model(whole.input, kb.encoders.stage_outputs(whole)[1:])(images, training=False)
     for one, other in zip(got, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
     for one, other in zip(own.get_weights(), before, strict=True):

@@ -175,7 +175,7 @@ def test_all_stages_are_probed_in_one_training(encoder):
     assert list(results) == ["feature1", "feature2", "feature3", "features"]
     # The last map is what the average pool takes.
     assert abs(results["feature3"]["top1"] - results["features"]["top1"]) < 0.2
-    stages = evaluation.heads.stage_outputs(encoder)
+    stages = kb.encoders.stage_outputs(encoder)
     assert [stage.shape[1:] for stage in stages] == [(8, 8, 4), (8, 8, 4), (4, 4, 8)]
 
 

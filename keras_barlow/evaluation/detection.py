@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_barlow.evaluation.heads import stage_outputs
+from keras_barlow.encoders import stage_outputs
 
 _REMEDY = 'Install them with pip install "keras-barlow[detection]".'
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_barlow import augmentations
+from keras_barlow.encoders import stage_outputs
 from keras_barlow.evaluation.linear import check_targets
 from keras_barlow.evaluation.scores import top_k_accuracy
 
@@ -236,32 +237,6 @@ def multi_stage_probe(encoder, train, test, epochs=100, **kwargs):
     results = train_heads(staged, train, test, epochs, **settings)
     names = [f"feature{number}" for number in range(1, len(maps) + 1)] + ["features"]
     return dict(zip(names, results, strict=True))
-
-
-def stage_outputs(encoder):
-    """The feature maps at the end of the stem and of each stage of an encoder of `encoders`.
-
-    Args:
-        encoder: Functional `keras.Model`.
-
-    Returns:
-        A list of Keras tensors `(batch, height, width, channels)`.
-
-    Raises:
-        ValueError: If its layers are not named so.
-    """
-    named = {}
-    for layer in getattr(encoder, "layers", []):
-        stage = layer.name.split("_")[0]
-        if stage == "stem" or stage.startswith("stage"):
-            # The last one of its stage stays.
-            named[stage] = layer.output
-    if not named:
-        raise ValueError(
-            "Features of several stages need an encoder of keras_barlow.encoders, whose layers are named by stage. "
-            f"Received: {encoder!r}."
-        )
-    return list(named.values())
 
 
 def rows_of_each_class(labels, fraction, seed=0):

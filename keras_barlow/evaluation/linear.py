@@ -1,6 +1,7 @@
 """Linear probes: logistic regression on standardised, frozen features."""
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -23,11 +24,39 @@ def linear_scores(train_features, train_labels, test_features, inverse_penalty=1
     >>> linear_scores([[-1.0], [-2.0], [1.0], [2.0]], [0, 0, 1, 1], [[-3.0], [3.0]]).argmax(axis=1).tolist()
     [0, 1]
     """
-    probe = _probe(inverse_penalty).fit(np.asarray(train_features, "float32"), train_labels)
-    labels = probe.classes_
-    scores = np.zeros((len(test_features), int(labels.max()) + 1))
-    scores[:, labels] = probe.predict_proba(np.asarray(test_features, "float32"))
-    return scores
+    kernel, bias = linear_classifier(train_features, train_labels, inverse_penalty)
+    return softmax(np.asarray(test_features, "float32") @ kernel + bias, axis=1)
+
+
+def linear_classifier(features, labels, inverse_penalty=1.0):
+    """The logistic regression of `linear_scores` as one linear layer: `softmax(features @ kernel + bias)`.
+
+    Args:
+        features: Float array `(n, features)`.
+        labels: Integer array `(n,)`, 0 and up.
+        inverse_penalty: scikit-learn's `C`.
+
+    Returns:
+        The pair `(kernel, bias)`, float64 arrays `(features, classes)` and `(classes,)`, standardisation included.
+        Classes without a label have the bias -1e9.
+
+    Example:
+
+    >>> kernel, bias = linear_classifier([[-1.0], [-2.0], [1.0], [2.0]], [0, 0, 1, 1])
+    >>> (np.array([[3.0]]) @ kernel + bias).argmax()
+    np.int64(1)
+    """
+    scaler, regression = _probe(inverse_penalty).fit(np.asarray(features, "float32"), labels).named_steps.values()
+    coefficients, intercepts = regression.coef_.astype("float64"), regression.intercept_.astype("float64")
+    if len(regression.classes_) == 2:
+        # Of two classes scikit-learn keeps the difference.
+        coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
+        intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])
+    count = int(np.max(labels)) + 1
+    kernel, bias = np.zeros((coefficients.shape[1], count)), np.full(count, -1e9)
+    kernel[:, regression.classes_] = (coefficients / scaler.scale_).T
+    bias[regression.classes_] = intercepts - coefficients @ (scaler.mean_ / scaler.scale_)
+    return kernel, bias
 
 
 def linear_accuracy(train_features, train_labels, test_features, test_labels, inverse_penalty=1.0):

@@ -1,0 +1,17 @@
+"""The encoder for others: SavedModel, ONNX, LiteRT, a model card, and the way to the hubs."""
+
+from keras_barlow.export.formats import FORMATS, save_encoder
+from keras_barlow.export.heads import Classifier, knn_head, linear_head
+from keras_barlow.export.loading import load_encoder
+from keras_barlow.export.publishing import to_huggingface, to_kaggle
+
+__all__ = [
+    "Classifier",
+    "FORMATS",
+    "knn_head",
+    "linear_head",
+    "load_encoder",
+    "save_encoder",
+    "to_huggingface",
+    "to_kaggle",
+]

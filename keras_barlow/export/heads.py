@@ -1,0 +1,105 @@
+"""Classifiers that go into the export behind the encoder."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_barlow.evaluation.linear import linear_classifier
+
+
+class Classifier(tf.Module):
+    """From features to the probabilities of classes.
+
+    Args:
+        class_names: Name of each class.
+        scores: Function from float32 features `(batch, features)` to probabilities `(batch, classes)`.
+        state: The `tf.Variable`s that it reads.
+
+    Example:
+
+    >>> head = linear_head([[-1.0], [-2.0], [1.0], [2.0]], [0, 0, 1, 1], class_names=("left", "right"))
+    >>> [head.class_names[number] for number in head(tf.constant([[-3.0], [3.0]])).numpy().argmax(axis=1)]
+    ['left', 'right']
+    """
+
+    def __init__(self, class_names, scores, state):
+        super().__init__()
+        self.class_names = tuple(class_names)
+        self.state = state
+        self._scores = scores
+
+    def __call__(self, features):
+        return self._scores(features)
+
+
+def linear_head(features, labels, class_names=None, inverse_penalty=1.0):
+    """The logistic regression of `evaluation.linear_scores`, standardisation included.
+
+    Args:
+        features: Float array `(n, features)` of labelled images.
+        labels: Integer array `(n,)`, 0 and up.
+        class_names: Name of each class; the numbers by default.
+        inverse_penalty: scikit-learn's `C`.
+
+    Returns:
+        `Classifier`, for `save_encoder(..., classifier=...)`.
+
+    Raises:
+        ValueError: If labels and features, or labels and names, do not fit together.
+    """
+    class_names = _checked(features, labels, class_names)
+    kernel, bias = linear_classifier(features, labels, inverse_penalty)
+    kernel = tf.Variable(kernel.astype("float32"), trainable=False, name="kernel")
+    bias = tf.Variable(bias.astype("float32"), trainable=False, name="bias")
+    return Classifier(class_names, lambda features: tf.nn.softmax(tf.matmul(features, kernel) + bias), [kernel, bias])
+
+
+def knn_head(features, labels, class_names=None, k=20, temperature=0.1):
+    """The weighted votes of `evaluation.knn_scores`, as shares of all votes. The features go into the export.
+
+    Args:
+        features: Float array `(n, features)` of labelled images.
+        labels: Integer array `(n,)`, 0 and up.
+        class_names: Name of each class; the numbers by default.
+        k: Number of neighbours, at most `n`.
+        temperature: Positive float.
+
+    Returns:
+        `Classifier`, for `save_encoder(..., classifier=...)`.
+
+    Raises:
+        ValueError: If labels and features, or labels and names, do not fit together, or `k` is not in 1..n.
+
+    Example:
+
+    >>> head = knn_head([[1.0, 0.0], [0.0, 1.0]], [0, 1], k=1)
+    >>> head(tf.constant([[0.9, 0.2]])).numpy().tolist()
+    [[1.0, 0.0]]
+    """
+    class_names = _checked(features, labels, class_names)
+    if not 1 <= k <= len(features):
+        raise ValueError(f"`k` must be between 1 and the number of labelled images, {len(features)}. Received: k={k}")
+    bank = np.asarray(features, "float32")
+    bank = bank / np.maximum(np.linalg.norm(bank, axis=1, keepdims=True), 1e-12)
+    bank = tf.Variable(bank.T, trainable=False, name="bank")
+    votes = tf.Variable(np.eye(len(class_names), dtype="float32")[np.asarray(labels)], trainable=False, name="votes")
+
+    def scores(features):
+        similarities, rows = tf.math.top_k(tf.matmul(tf.math.l2_normalize(features, axis=1, epsilon=1e-24), bank), k)
+        # Softmax, so that one factor a row is taken off: no overflow, and shares of all votes.
+        return tf.einsum("nk,nkc->nc", tf.nn.softmax(similarities / temperature), tf.gather(votes, rows))
+
+    return Classifier(class_names, scores, [bank, votes])
+
+
+def _checked(features, labels, class_names):
+    labels = np.asarray(labels)
+    if np.ndim(features) != 2 or labels.shape != (len(features),) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise ValueError(
+            "There must be features (n, features) and for each row a label, an integer from 0. "
+            f"Received: features {np.shape(features)}, labels {labels.shape} of dtype {labels.dtype}."
+        )
+    count = int(labels.max()) + 1
+    class_names = tuple(map(str, range(count))) if class_names is None else tuple(class_names)
+    if len(class_names) < count:
+        raise ValueError(f"Every class must have a name. Received: {len(class_names)} names for {count} classes.")
+    return class_names

@@ -1,0 +1,77 @@
+"""An encoder to Kaggle Models or to the Hugging Face hub, through their own clients."""
+
+import pathlib
+import re
+import tempfile
+
+from keras_barlow.export.formats import save_encoder
+
+
+def to_kaggle(model, handle, folder=None, dry_run=False, version_notes="", **export):
+    """Publishes the SavedModel of an encoder as a new version of a model on Kaggle.
+
+    Args:
+        model: See `save_encoder`.
+        handle: `"owner/model/tensorFlow2/variation"`.
+        folder: Where to write what is uploaded, an empty or new folder; None for a temporary one.
+        dry_run: True to write that folder and upload nothing.
+        version_notes: What is new.
+        **export: Further arguments of `save_encoder`; `card` holds the licence.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ImportError: If kagglehub is not installed and this is no dry run.
+        ValueError: If the handle has another form, or the folder is not empty.
+    """
+    if not re.fullmatch(r"[\w-]+/[\w-]+/tensorFlow2/[\w.-]+", handle):
+        raise ValueError(f"`handle` must be 'owner/model/tensorFlow2/variation'. Received: handle={handle!r}")
+    folder = _written(model, folder, export)
+    if not dry_run:
+        try:
+            import kagglehub
+        except ImportError as error:
+            raise ImportError("Kaggle needs kagglehub. Install it with pip install kagglehub.") from error
+        licence = (export.get("card") or {}).get("licence")
+        kagglehub.model_upload(handle, folder, license_name=licence, version_notes=version_notes)
+    return folder
+
+
+def to_huggingface(model, repo_id, folder=None, dry_run=False, private=False, **export):
+    """Publishes the SavedModel of an encoder, with its model card, as a repository of the Hugging Face hub.
+
+    Args:
+        model: See `save_encoder`.
+        repo_id: `"owner/name"`.
+        folder: Where to write what is uploaded, an empty or new folder; None for a temporary one.
+        dry_run: True to write that folder and upload nothing.
+        private: Whether nobody else sees it, if it is new.
+        **export: Further arguments of `save_encoder`; `card` holds the licence.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ImportError: If huggingface_hub is not installed and this is no dry run.
+        ValueError: If the name has another form, or the folder is not empty.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+        raise ValueError(f"`repo_id` must be 'owner/name'. Received: repo_id={repo_id!r}")
+    folder = _written(model, folder, export)
+    if not dry_run:
+        try:
+            import huggingface_hub
+        except ImportError as error:
+            raise ImportError("The hub needs huggingface_hub. Install it with pip install huggingface_hub.") from error
+        huggingface_hub.create_repo(repo_id, private=private, exist_ok=True)
+        huggingface_hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Encoder")
+    return folder
+
+
+def _written(model, folder, export):
+    if folder is not None and pathlib.Path(folder).exists() and any(pathlib.Path(folder).iterdir()):
+        raise ValueError(f"The folder must be empty: all that is in it is uploaded. Received: folder={str(folder)!r}")
+    if export.get("format", "saved_model") != "saved_model":
+        raise ValueError(f"What is published is a SavedModel. Received: format={export['format']!r}")
+    return save_encoder(model, tempfile.mkdtemp() if folder is None else folder, **export)
