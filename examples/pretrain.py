@@ -142,7 +142,7 @@ def main(_):
         print("Evaluating the trained encoder ...", flush=True)
         results.update(evaluate(features, train, test, recipe))
     model.save(output / "model.keras")
-    kb.export.save_encoder(model, output / "encoder")
+    kb.export.save_encoder(model, output / "encoder", card=card(recipe, len(train), results))
     print("Drawing ...", flush=True)
     draw(output, model, views, features, train, shown)
     results["epochs"] = recipe.epochs
@@ -287,6 +287,17 @@ def draw(output, model, views, features, train, shown):
     few = np.linspace(0, len(shown) - 1, min(2000, len(shown))).astype(int)
     labels = None if shown.labels is None else shown.labels[few]
     kb.plots.feature_map(features[1][few], labels, output / "feature_map.png")
+
+
+def card(recipe, count, results):
+    """What the model card says of the run."""
+    source = FLAGS.dataset or (FLAGS.data_dir and pathlib.Path(FLAGS.data_dir).name) or "scikit-learn's digits, drawn"
+    metrics = {name: value for name, value in results.items() if name.endswith("top1")}
+    return {
+        "recipe": {name: value for name, value in dataclasses.asdict(recipe).items() if value is not None},
+        "data": f"{count} images of {source}",
+        "metrics": metrics,
+    }
 
 
 def table(results):

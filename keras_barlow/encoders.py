@@ -14,7 +14,8 @@ def with_standardization(backbone, mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIAT
 
     Args:
         backbone: Built `keras.Model` from standardised images `(batch, H, W, channels)` to features of rank
-            2, or to a feature map of rank 4, which is averaged over its places.
+            2, to a feature map of rank 4, or to the tokens of a transformer of rank 3; the latter two are averaged over
+            their places.
         mean: Per channel, on [0, 1].
         deviation: Per channel, on [0, 1].
 
@@ -31,6 +32,8 @@ def with_standardization(backbone, mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIAT
     features = backbone(Standardize(mean, deviation, name="standardize")(images))
     if len(features.shape) == 4:
         features = layers.GlobalAveragePooling2D(dtype="float32", name="features")(features)
+    elif len(features.shape) == 3:
+        features = layers.GlobalAveragePooling1D(dtype="float32", name="features")(features)
     else:
         features = layers.Activation("linear", dtype="float32", name="features")(features)
     return keras.Model(images, features, name=f"{backbone.name}_encoder")
