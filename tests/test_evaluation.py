@@ -119,6 +119,16 @@ def test_scores_of_several_labels_are_scikit_learns_and_bad_input():
         evaluation.average_precision([1.0], [1], definition="10-point")
 
 
+@pytest.mark.parametrize("scores", [evaluation.knn_scores, evaluation.linear_scores, evaluation.multi_label_scores])
+def test_features_of_another_encoder_are_refused(scores):
+    features, labels = TRAIN
+    labels = np.eye(4, dtype=int)[labels] if scores is evaluation.multi_label_scores else labels
+    with pytest.raises(ValueError, match=r"of one encoder. Received: shapes \(300, 6\) and \(100, 5\)"):
+        scores(features, labels, TEST[0][:, :5])
+    with pytest.raises(ValueError, match="Received: 299 labels for 300 rows"):
+        scores(features, labels[1:], TEST[0])
+
+
 def test_neighbors_are_sorted_by_cosine():
     indices, similarities = evaluation.nearest_neighbors(TEST[0], TRAIN[0], k=5)
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (TEST[0], TRAIN[0])]

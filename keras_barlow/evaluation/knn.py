@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_barlow.evaluation.features import check_features
+
 _CHUNK_ROWS = 1024
 _BANK_ROWS = 65_536
 
@@ -27,6 +29,7 @@ def nearest_neighbors(queries, bank, k):
     >>> indices.tolist()
     [[1, 0]]
     """
+    check_features(bank, None, queries)
     queries = _unit_rows(queries)
     bank = np.asanyarray(bank)
     if not 1 <= k <= len(bank):
@@ -75,6 +78,7 @@ def knn_scores(train_features, train_labels, test_features, k=200, temperature=0
     >>> knn_scores([[1.0, 0.0], [0.0, 1.0]], [0, 1], [[0.9, 0.2]], k=1).tolist()
     [[1.0, 0.0]]
     """
+    check_features(train_features, train_labels, test_features)
     train_labels = np.asarray(train_labels)
     indices, similarities = nearest_neighbors(test_features, train_features, k)
     # Relative to the nearest: the same votes up to a factor per row, and no overflow.

@@ -6,6 +6,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from keras_barlow.evaluation.features import check_features
+
 
 def linear_scores(train_features, train_labels, test_features, inverse_penalty=1.0):
     """The class probabilities of logistic regression trained on all labels.
@@ -24,6 +26,7 @@ def linear_scores(train_features, train_labels, test_features, inverse_penalty=1
     >>> linear_scores([[-1.0], [-2.0], [1.0], [2.0]], [0, 0, 1, 1], [[-3.0], [3.0]]).argmax(axis=1).tolist()
     [0, 1]
     """
+    check_features(train_features, train_labels, test_features)
     kernel, bias = linear_classifier(train_features, train_labels, inverse_penalty)
     return softmax(np.asarray(test_features, "float32") @ kernel + bias, axis=1)
 
@@ -141,6 +144,7 @@ def multi_label_scores(train_features, train_targets, test_features, inverse_pen
     array([[ True, False],
            [False,  True]])
     """
+    check_features(train_features, train_targets, test_features)
     train_features, test_features = (np.asarray(one, "float32") for one in (train_features, test_features))
     train_targets = np.asarray(train_targets)
     check_targets(train_targets)
