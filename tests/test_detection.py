@@ -92,6 +92,7 @@ def test_box_precision_by_hand():
     assert nothing == {"ap": 0.0, "ap50": 0.0, "ap75": 0.0}
 
 
+@pytest.mark.full
 def test_a_detector_learns_and_leaves_the_encoder():
     own = encoder()
     before = own.get_weights()

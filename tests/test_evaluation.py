@@ -249,46 +249,60 @@ def test_bad_input_before_any_training(encoder):
         evaluation.multi_stage_probe(plain, train, test)
 
 
-def test_the_example_runs_every_protocol(tmp_path):
+@pytest.fixture
+def run(tmp_path):
+    """The example on a model in `tmp_path` and the images in `tmp_path / "data"`."""
     model = kb.BarlowTwins(small_encoder(), kb.Projector((8, 8)))
     model.compile("sgd")
     model.save(tmp_path / "model.keras")
+    kb.export.save_encoder(model, tmp_path / "saved")
     for split, seed in (("train", 0), ("test", 1)):
         source = labelled_images(24, seed)
         for row, (image, label) in enumerate(zip(source.array, source.labels, strict=True)):
             (tmp_path / "data" / split / str(label)).mkdir(parents=True, exist_ok=True)
             keras.utils.save_img(tmp_path / "data" / split / str(label) / f"{row}.png", image)
+    several = {"x_train": labelled_images(24).array, "y_train": np.eye(3, dtype="int64")[labelled_images(24).labels]}
+    np.savez(tmp_path / "several.npz", x_test=several["x_train"], y_test=several["y_train"], **several)
     script = pathlib.Path(__file__).parents[1] / "examples" / "evaluate.py"
-    protocols = "knn,linear_fast,linear,multi_stage,semi_supervised,finetune,transfer,detection"
 
     def run(*flags):
         command = [sys.executable, script, f"--encoder={tmp_path}", f"--data_dir={tmp_path / 'data'}", *flags]
         return subprocess.run(command, capture_output=True, text=True)
 
+    return run
+
+
+def test_the_example_runs_every_protocol(run, tmp_path):
+    protocols = "knn,linear_fast,linear,multi_stage,semi_supervised,finetune,transfer,detection"
     done = run(f"--protocol={protocols}", "--epochs=2", "--batch_size=8", "--fraction=0.5,1", "--scenes=8")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "evaluation.json").read_text())
     assert list(results) == protocols.split(",") and results["semi_supervised"]["0.5"]["images"] == 12
     assert "multi_stage feature2" in done.stdout and "top5" in done.stdout and "ap50" in done.stdout
     assert results["transfer"] == results["linear"]
-    several = {"x_train": labelled_images(24).array, "y_train": np.eye(3, dtype="int64")[labelled_images(24).labels]}
-    np.savez(tmp_path / "several.npz", x_test=several["x_train"], y_test=several["y_train"], **several)
-    done = run("--protocol=transfer", f"--data_dir={tmp_path / 'several.npz'}", f"--output={tmp_path / 'several.json'}")
+    several = f"--data_dir={tmp_path / 'several.npz'}"
+    done = run("--protocol=transfer", several, f"--output={tmp_path / 'several.json'}")
     assert done.returncode == 0, done.stderr
     precisions = json.loads((tmp_path / "several.json").read_text())["transfer"]
     assert 0.5 < precisions["map"] <= 1 and 0.5 < precisions["map_11_points"] <= 1
     done = run("--protocol=semi_supervised", "--fraction=1,0.01")
     assert done.returncode == 1 and "keep at least one image" in done.stderr and "Epoch" not in done.stdout
-    done = run("--protocol=knn", f"--data_dir={tmp_path / 'several.npz'}")
-    assert done.returncode == 1 and "(--protocol=transfer)" in done.stderr
-    kb.export.save_encoder(model, tmp_path / "saved")
-    done = run("--protocol=knn,linear", "--epochs=2", "--batch_size=8", f"--encoder={tmp_path / 'saved'}")
-    assert done.returncode == 0, done.stderr
-    again = json.loads((tmp_path / "saved" / "evaluation.json").read_text())
-    assert again == {name: results[name] for name in ("knn", "linear")}
-    done = run("--protocol=finetune", f"--encoder={tmp_path / 'saved'}")
-    assert done.returncode == 1 and "Fine-tuning needs an encoder with weights" in done.stderr
-    done = run(f"--encoder={tmp_path / 'data'}")
-    assert done.returncode == 1 and "which is none of them" in done.stderr
-    done = run("--protocol=nearest")
-    assert done.returncode == 1 and "Unknown protocol. Received: 'nearest'" in done.stderr
+
+
+@pytest.mark.full
+def test_the_example_on_a_saved_model_and_on_bad_input(run, tmp_path):
+    saved = f"--encoder={tmp_path / 'saved'}"
+    protocols, settings = "--protocol=knn,linear", ("--epochs=2", "--batch_size=8")
+    for flags in ((), (saved,)):
+        done = run(protocols, *settings, *flags)
+        assert done.returncode == 0, done.stderr
+    results = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in (".", "saved")]
+    assert results[0] == results[1]
+    for flags, message in (
+        (("--protocol=knn", f"--data_dir={tmp_path / 'several.npz'}"), "(--protocol=transfer)"),
+        (("--protocol=finetune", saved), "Fine-tuning needs an encoder with weights"),
+        ((f"--encoder={tmp_path / 'data'}",), "which is none of them"),
+        (("--protocol=nearest",), "Unknown protocol. Received: 'nearest'"),
+    ):
+        done = run(*flags)
+        assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr

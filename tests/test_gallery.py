@@ -141,8 +141,6 @@ def test_the_examples(encoder, photos, tmp_path):
     done = run("extract_features.py", *flags, f"--output={features}")
     assert done.returncode == 0, done.stderr
     assert "12 images, 16 features each" in done.stdout and " a second" in done.stdout
-    done = run("extract_features.py", *flags, f"--output={features}")
-    assert done.returncode == 1 and "Add --overwrite" in done.stderr
     search = [f"--features={features}", *flags, f"--output={picture}"]
     done = run("search.py", *search, f"--query={photos / 'copy.jpg'}", "--k=3")
     assert done.returncode == 0, done.stderr
@@ -154,10 +152,23 @@ def test_the_examples(encoder, photos, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "2 of 12 images are in 1 groups" in done.stdout and "summer/beach/00.jpg" in done.stdout
     assert min(np.asarray(Image.open(picture)).shape[:2]) > 80
-    for bad, message in (
-        ([], "Give either"),
-        ([f"--data_dir={photos / 'winter'}", "--duplicates"], "12 that are not in"),
-        (["--query=nowhere.jpg"], "nowhere.jpg"),
+    done = run("search.py", *search, f"--data_dir={photos / 'winter'}", "--duplicates")
+    assert done.returncode == 1 and "12 that are not in" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.full
+def test_bad_flags_of_the_examples(encoder, photos, tmp_path):
+    encoder.save(tmp_path / "encoder.keras")
+    gallery.extract(encoder, kb.data.every_image(photos, 80), tmp_path / "features.npz", verbose=0)
+    flags = [f"--encoder={tmp_path / 'encoder.keras'}", f"--data_dir={photos}"]
+    output, features = f"--output={tmp_path / 'features.npz'}", f"--features={tmp_path / 'features.npz'}"
+    for script, bad, message in (
+        ("extract_features.py", [output], "Add --overwrite"),
+        ("extract_features.py", [output + ".txt"], "end with one of"),
+        ("extract_features.py", ["--encoder=nowhere"], "which is none of them"),
+        ("search.py", [features], "Give either"),
+        ("search.py", [features, "--query=nowhere.jpg"], "nowhere.jpg"),
+        ("search.py", [features + ".gz", "--duplicates"], "features.npz.gz"),
     ):
-        done = run("search.py", *search, *bad)
+        done = run(script, *flags, *bad)
         assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr

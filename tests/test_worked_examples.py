@@ -39,23 +39,26 @@ def test_the_text_has_its_sections():
         "Frozen features in a functional model",
         "Fine-tuning",
         "KerasHub's ImageClassifier",
-        "Other backbones in pre-training",
+        "A backbone of keras.applications in pre-training",
+        "A backbone of KerasHub in pre-training",
     ]
 
 
-@pytest.mark.parametrize("section", list(SECTIONS)[1:])
+@pytest.mark.parametrize(
+    "section",
+    # EfficientNet takes half a minute to compile.
+    [pytest.param(one, marks=[pytest.mark.full] * ("keras.applications" in one)) for one in list(SECTIONS)[1:]],
+)
 def test_a_section_runs(section, folder, monkeypatch):
     path, digits = folder
     monkeypatch.chdir(path)
     few = (tuple(part[:256] for part in digits[0]), digits[1])
-    if section != "Other backbones in pre-training":
+    if "in pre-training" not in section:
         few = digits
     monkeypatch.setattr(kb.data, "digits", lambda: few)
     names = {}
     run(SECTIONS[next(iter(SECTIONS))][0], names)
     before = names["encoder"].get_weights()
-    if section == "Other backbones in pre-training":
-        run("import keras_hub", names)
     for code in SECTIONS[section]:
         run(code, names)
     if "frozen" in names:

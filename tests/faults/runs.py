@@ -91,6 +91,16 @@ def same_to_the_bit(first, second):
             assert one[name].tobytes() == two[name].tobytes(), name
 
 
+def wait_until_caught(process, number):
+    """Waits until the process has a handler for a signal."""
+    status = pathlib.Path(f"/proc/{process.pid}/status")
+    while process.poll() is None:
+        caught = next(line for line in status.read_text().splitlines() if line.startswith("SigCgt:"))
+        if int(caught.split()[1], 16) >> (number - 1) & 1:
+            return
+        time.sleep(0.02)
+
+
 def workers_of(process):
     """The process numbers of a launcher's workers, in their order (Linux)."""
     children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
