@@ -315,6 +315,7 @@ def test_bad_formats(tmp_path):
     for arguments, message in (
         ({"format": "torch"}, "must be one of"),
         ({"input_dtype": "float16"}, "'float32' or 'uint8'"),
+        ({"card": {"license": "mit"}}, "recipe, data, metrics and licence. Received: 'license'"),
         ({"format": "onnx"}, r"end with \.onnx"),
         ({"format": "litert", "feature_maps": True}, "are for a SavedModel"),
     ):

@@ -85,6 +85,11 @@ def test_labelled(folder, memory_limit):
     assert sorted(order) == list(range(20))
     np.testing.assert_array_equal(train.labels, np.array(order) % 2)
     assert train.read([3, 0, 3])[:, 0, 0, 0].tolist() == [order[3], order[0], order[3]]
+    taken = train.take(np.array([5, 2]))
+    assert taken.array[:, 0, 0, 0].tolist() == [order[5], order[2]] and taken.labels.tolist() == [
+        order[5] % 2,
+        order[2] % 2,
+    ]
     epochs = [rows_of(train.batches(8, seed=1).epoch(epoch)) for epoch in (0, 0, 1)]
     assert epochs[0] == epochs[1] != epochs[2] and len(set(epochs[0])) == 16
     assert rows_of(train.batches(8, seed=1).stream().take(4)) == epochs[0] + epochs[2]

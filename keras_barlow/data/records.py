@@ -89,6 +89,10 @@ class RecordImages(Images):
         array = np.concatenate(list(self.in_order().as_numpy_iterator()))
         return ArrayImages(array, self.labels, self.class_names)
 
+    def take(self, rows):
+        """The images of some rows, read now, as `ArrayImages`."""
+        return ArrayImages(self.read(rows), None if self._label is None else self.labels[rows], self.class_names)
+
     def in_order(self, batch_size=256, crop=None):
         """See `Images.in_order`."""
         return self._cropped(self._in_turn(self._contents().batch(batch_size)), crop)

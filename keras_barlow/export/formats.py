@@ -85,6 +85,9 @@ def save_encoder(
             f"`format` must be one of {FORMATS}, and `input_dtype` 'float32' or 'uint8'. "
             f"Received: format={format!r}, input_dtype={input_dtype!r}."
         )
+    unknown = sorted(set(card or {}) - {"recipe", "data", "metrics", "licence"})
+    if unknown:
+        raise ValueError(f"`card` may hold recipe, data, metrics and licence. Received: {unknown[0]!r}.")
     path = str(path)
     if format == "saved_model":
         saved_model.save(encoder, path, input_dtype, feature_maps, classifier, check_range)
