@@ -78,10 +78,10 @@ def test_the_pyramid_has_the_maps_of_the_encoder():
 
 
 def test_box_precision_by_hand():
-    truth = np.array([[[0, 0, 10, 10], [20, 20, 30, 30]], [[0, 0, 10, 10], [-1, -1, -1, -1]]], "float32")
+    truth = np.array([[[0, 0, 10, 10], [20, 20, 30, 30]], [[20, 20, 30, 30], [-1, -1, -1, -1]]], "float32")
     classes = np.array([[0, 0], [1, -1]])
     # Of class 0 one of two boxes is found, and one that is not there; class 1 is found with an overlap of 0.7.
-    boxes = np.array([[[0, 0, 10, 10], [50, 50, 60, 60]], [[0, 0, 10, 7], [0, 0, 0, 0]]], "float32")
+    boxes = np.array([[[0, 0, 10, 10], [50, 50, 60, 60]], [[20, 20, 27, 30], [0, 0, 0, 0]]], "float32")
     found = evaluation.box_precision(boxes, [[0, 0], [1, -1]], [[0.9, 0.8], [0.7, 0]], truth, classes)
     # Precision 1 at the recalls 0, 0.01, ..., 0.5 of 101.
     np.testing.assert_allclose(found["ap50"], (51 / 101 + 1) / 2, rtol=1e-6)
