@@ -106,16 +106,16 @@ def run(recipe, row, seed, train, test, folder):
         sources = [kb.data.ArrayImages(a, images.labels) for a, images in zip(arrays, sources, strict=True)]
     model = recipe.build(len(sources[0]), seed=seed)
     results = {}
+    checkpoints = kb.callbacks.Checkpoints(folder / "checkpoints", keep=1)
     try:
         model.fit(
             sources[0].batches(recipe.batch_size, seed=seed),
             epochs=recipe.epochs,
             verbose=2,
-            callbacks=[
-                kb.callbacks.MetricsLog(folder / "metrics.jsonl"),
-                kb.callbacks.Checkpoints(folder / "checkpoints", keep=1),
-            ],
+            callbacks=[kb.callbacks.MetricsLog(folder / "metrics.jsonl"), checkpoints],
         )
+        if checkpoints.interrupted:
+            sys.exit(f"Stopped by {checkpoints.interrupted}. The same command goes on with this run.")
         features = [
             kb.evaluation.extract_features(model, images.in_order(crop=recipe.image_size)) for images in sources
         ]

@@ -63,6 +63,22 @@ def start(folder, output, *flags):
     return subprocess.Popen([*command, "--seeds=1", *flags], env=environment, **pipes)
 
 
+def test_sigterm_leaves_a_run_unfinished_and_it_goes_on(folder, tmp_path):
+    output = tmp_path / "table"
+    process = start(folder, output)
+    while not list(output.glob("*/seed0/metrics.jsonl")) and process.poll() is None:
+        time.sleep(0.01)
+    process.terminate()
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 1 and "Stopped by SIGTERM. The same command goes on" in errors
+    assert not list(output.glob("*/seed0/results.json"))
+    out, errors = (process := start(folder, output)).communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert out.count("Epoch 1/2") == 1 and out.count("Epoch 2/2") == 2
+    scores = json.loads((output / "table.json").read_text())
+    assert [len(runs) for runs in scores.values()] == [1, 1]
+
+
 @pytest.mark.parametrize("compared", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_a_table_goes_on_after_a_kill(folder, tmp_path, compared):
     output = tmp_path / "table"
