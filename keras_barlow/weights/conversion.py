@@ -99,7 +99,8 @@ def load_torch(path, encoder, prefix=None):
         # Keras does not count; it is kept for `save_torch`.
         layer.batches_tracked = 0 if counter is None else int(tensors[counter].read())
         names += [] if counter is None else [counter]
-    return Loaded(prefix, tuple(names), tuple(name for name in tensors if name not in set(names)))
+    used = set(names)
+    return Loaded(prefix, tuple(names), tuple(name for name in tensors if name not in used))
 
 
 def save_torch(encoder, path):
