@@ -140,10 +140,9 @@ def _legacy(file):
         raise pickle.UnpicklingError("it begins otherwise")
     content = _Reader(file, storage).load()
     for key in _Reader(file, storage).load():
-        count = struct.unpack("<q", file.read(8))[0]
-        found = storages[key]
-        numbers = file.read(count * found.dtype.itemsize)
-        if count != counts[key] or len(numbers) != count * found.dtype.itemsize:
+        found, count = storages[key], counts[key]
+        length, numbers = file.read(8), file.read(count * found.dtype.itemsize)
+        if length != struct.pack("<q", count) or len(numbers) != count * found.dtype.itemsize:
             raise pickle.UnpicklingError("it ends too early")
         found.load = lambda numbers=numbers: numbers
     return content
