@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_barlow.evaluation import nearest_neighbors
+from keras_barlow.evaluation.knn import unit_rows
 
 FORMATS = (".npz", ".parquet")
 _PART = 4096
@@ -135,8 +136,7 @@ def duplicates(features, threshold=0.98):
     if not 0 < threshold <= 1:
         raise ValueError(f"`threshold` must be in (0, 1]. Received: threshold={threshold}")
     features = np.asarray(features, "float32")
-    features = features - features.mean(axis=0)
-    features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    features = unit_rows(features - features.mean(axis=0))
     group_of = np.arange(len(features))
 
     def first(row):

@@ -30,14 +30,14 @@ def nearest_neighbors(queries, bank, k):
     [[1, 0]]
     """
     check_features(bank, None, queries)
-    queries = _unit_rows(queries)
+    queries = unit_rows(queries)
     bank = np.asanyarray(bank)
     if not 1 <= k <= len(bank):
         raise ValueError(f"`k` must be between 1 and the number of rows in the bank, {len(bank)}. Received: k={k}")
     indices = np.empty((len(queries), 0), "int64")
     similarities = np.empty((len(queries), 0), "float32")
     for first in range(0, len(bank), _BANK_ROWS):
-        portion = _unit_rows(bank[first : first + _BANK_ROWS])
+        portion = unit_rows(bank[first : first + _BANK_ROWS])
         nearest = [
             _nearest(queries[row : row + _CHUNK_ROWS], portion, k) for row in range(0, len(queries), _CHUNK_ROWS)
         ]
@@ -136,6 +136,19 @@ def knn_accuracy(train_features, train_labels, test_features, test_labels, k=200
     return float(np.mean(predicted == np.asarray(test_labels)))
 
 
-def _unit_rows(features):
+def unit_rows(features):
+    """Each row divided by its length; a row of zeros stays so.
+
+    Args:
+        features: Float array `(n, features)`.
+
+    Returns:
+        Float32 array `(n, features)`.
+
+    Example:
+
+    >>> unit_rows([[3.0, 0.0], [0.0, 0.0]]).tolist()
+    [[1.0, 0.0], [0.0, 0.0]]
+    """
     features = np.asarray(features, "float32")
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)

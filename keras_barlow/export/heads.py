@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_barlow.evaluation.knn import unit_rows
 from keras_barlow.evaluation.linear import linear_classifier
 
 
@@ -78,9 +79,7 @@ def knn_head(features, labels, class_names=None, k=20, temperature=0.1):
     class_names = _checked(features, labels, class_names)
     if not 1 <= k <= len(features):
         raise ValueError(f"`k` must be between 1 and the number of labelled images, {len(features)}. Received: k={k}")
-    bank = np.asarray(features, "float32")
-    bank = bank / np.maximum(np.linalg.norm(bank, axis=1, keepdims=True), 1e-12)
-    bank = tf.Variable(bank.T, trainable=False, name="bank")
+    bank = tf.Variable(unit_rows(features).T, trainable=False, name="bank")
     votes = tf.Variable(np.eye(len(class_names), dtype="float32")[np.asarray(labels)], trainable=False, name="votes")
 
     def scores(features):

@@ -1,5 +1,6 @@
 """An encoder to Kaggle Models or to the Hugging Face hub, through their own clients."""
 
+import importlib
 import pathlib
 import re
 import tempfile
@@ -29,10 +30,7 @@ def to_kaggle(model, handle, folder=None, dry_run=False, version_notes="", **exp
         raise ValueError(f"`handle` must be 'owner/model/tensorFlow2/variation'. Received: handle={handle!r}")
     folder = _written(model, folder, export)
     if not dry_run:
-        try:
-            import kagglehub
-        except ImportError as error:
-            raise ImportError("Kaggle needs kagglehub. Install it with pip install kagglehub.") from error
+        kagglehub = _client("kagglehub")
         licence = (export.get("card") or {}).get("licence")
         kagglehub.model_upload(handle, folder, license_name=licence, version_notes=version_notes)
     return folder
@@ -60,13 +58,17 @@ def to_huggingface(model, repo_id, folder=None, dry_run=False, private=False, **
         raise ValueError(f"`repo_id` must be 'owner/name'. Received: repo_id={repo_id!r}")
     folder = _written(model, folder, export)
     if not dry_run:
-        try:
-            import huggingface_hub
-        except ImportError as error:
-            raise ImportError("The hub needs huggingface_hub. Install it with pip install huggingface_hub.") from error
+        huggingface_hub = _client("huggingface_hub")
         huggingface_hub.create_repo(repo_id, private=private, exist_ok=True)
         huggingface_hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Encoder")
     return folder
+
+
+def _client(name):
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"Publishing there needs {name}. Install it with pip install {name}.") from error
 
 
 def _written(model, folder, export):
