@@ -17,6 +17,7 @@ FLOORS = [
         "ablations",
         "asymmetry",
         "distribution",
+        "initializers",
         "optimizers",
         "plots",
         "version",
