@@ -3,7 +3,6 @@
 import keras
 from keras import layers
 
-from keras_barlow.initializers import with_new_seed
 from keras_barlow.normalization import BatchNormalization, Standardize
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -246,9 +245,16 @@ def _convolution(x, filters, kernel, stride, initializer, name):
         strides=stride,
         padding=padding,
         use_bias=False,
-        kernel_initializer=with_new_seed(initializer),
+        kernel_initializer=_with_new_seed(initializer),
         name=name,
     )(x)
+
+
+def _with_new_seed(initializer):
+    # An initializer that is called again gives the same numbers: kernels of one shape would be equal.
+    initializer = keras.initializers.get(initializer)
+    config = initializer.get_config()
+    return type(initializer).from_config({name: value for name, value in config.items() if name != "seed"})
 
 
 def _normalization(x, synchronized, name, gamma="ones"):

@@ -3,7 +3,6 @@
 import keras
 from keras import layers
 
-from keras_barlow.initializers import with_new_seed
 from keras_barlow.normalization import BatchNormalization
 
 
@@ -20,8 +19,6 @@ class Projector(keras.layers.Layer):
         use_bias: Whether the linear layers have biases. The paper: no.
         use_batch_norm: Whether to normalise after all but the last layer.
         synchronized: Whether batch normalisation takes its moments over all replicas.
-        kernel_initializer: Name or instance of a Keras initializer, of which every kernel gets a copy with a seed
-            of its own; None for the reference's, uniform within 1 / sqrt(inputs).
         **kwargs: Those of `keras.layers.Layer`.
 
     Call arguments:
@@ -32,7 +29,7 @@ class Projector(keras.layers.Layer):
         Tensor `(batch, widths[-1])` in the layer's compute dtype.
 
     Raises:
-        ValueError: If `widths` is empty or has a width that is no positive integer, or there is no such initializer.
+        ValueError: If `widths` is empty or has a width that is no positive integer.
 
     Example:
 
@@ -41,15 +38,7 @@ class Projector(keras.layers.Layer):
     TensorShape([8, 256])
     """
 
-    def __init__(
-        self,
-        widths=(8192, 8192, 8192),
-        use_bias=False,
-        use_batch_norm=True,
-        synchronized=False,
-        kernel_initializer=None,
-        **kwargs,
-    ):
+    def __init__(self, widths=(8192, 8192, 8192), use_bias=False, use_batch_norm=True, synchronized=False, **kwargs):
         super().__init__(**kwargs)
         self.widths = tuple(widths)
         if not self.widths or any(not isinstance(width, int) or width < 1 for width in self.widths):
@@ -57,16 +46,14 @@ class Projector(keras.layers.Layer):
         self.use_bias = use_bias
         self.use_batch_norm = use_batch_norm
         self.synchronized = synchronized
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        # The seed is not used, every copy draws its own; without it, one would be drawn here.
-        initializer = self.kernel_initializer or keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=0)
         self._chain = []
         for index, width in enumerate(self.widths, start=1):
             self._chain.append(
                 layers.Dense(
                     width,
                     use_bias=use_bias,
-                    kernel_initializer=with_new_seed(initializer),
+                    # Uniform within 1 / sqrt(inputs): the initialisation of the reference's linear layers.
+                    kernel_initializer=keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform"),
                     dtype=self.dtype_policy,
                     name=f"dense{index}",
                 )
@@ -101,5 +88,4 @@ class Projector(keras.layers.Layer):
             "use_bias": self.use_bias,
             "use_batch_norm": self.use_batch_norm,
             "synchronized": self.synchronized,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }

@@ -17,7 +17,6 @@ FLOORS = [
         "ablations",
         "asymmetry",
         "distribution",
-        "initializers",
         "optimizers",
         "plots",
         "version",

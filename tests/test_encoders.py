@@ -104,23 +104,6 @@ def test_projector_without_batch_norm_and_with_bias():
     assert again.get_config() == layer.get_config()
 
 
-@pytest.mark.parametrize("given", ["he_uniform", keras.initializers.VarianceScaling(2.0, "fan_in", "uniform", seed=1)])
-def test_kernels_of_one_shape_start_with_numbers_of_their_own(given):
-    layer = projector.Projector((256, 256, 256), use_batch_norm=False, kernel_initializer=given)
-    layer.build((None, 256))
-    kernels = np.array([weight.numpy() for weight in layer.weights])
-    # Uniform within the square root of 6 / inputs.
-    np.testing.assert_allclose(np.abs(kernels).max((1, 2)), (6 / 256) ** 0.5, rtol=1e-3)
-    np.testing.assert_allclose(kernels.var((1, 2)), 2 / 256, rtol=0.02)
-    assert len(np.unique(kernels[:, 0, 0])) == 3
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
-    assert again.get_config() == layer.get_config()
-
-    model = encoders.resnet((2,), input_shape=(8, 8, 3), stem="small", width=8, kernel_initializer=given)
-    same_shape = [weight.numpy() for weight in model.trainable_weights if weight.shape == (3, 3, 8, 8)]
-    assert len(np.unique([kernel[0, 0, 0, 0] for kernel in same_shape])) == 4
-
-
 @pytest.mark.parametrize("widths", [(), (8, 0), (8.5,)])
 def test_bad_widths(widths):
     with pytest.raises(ValueError, match="`widths` must be positive integers"):
