@@ -267,7 +267,9 @@ def evaluate(features, train, test, recipe):
 def cross_correlation(model, views, images):
     """The cross-correlation matrix of two views of up to 1,024 images, in inference mode."""
     view_a, view_b = views(images.sample(1024)[0], step=0)
-    return kb.ops.cross_correlation(model.project(view_a), model.project(view_b))
+    # In float32, as the loss takes them whatever the precision of the layers.
+    embeddings = [keras.ops.cast(model.project(view), "float32") for view in (view_a, view_b)]
+    return kb.ops.cross_correlation(*embeddings)
 
 
 def draw(output, model, views, features, train, shown):
