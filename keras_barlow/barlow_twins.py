@@ -316,7 +316,7 @@ class BarlowTwins(keras.Model):
 
         def row_share():
             _, total = distribution.own_rows(ops.shape(batch)[0])
-            return ops.cast(ops.shape(batch if part is None else part)[0], "float32") / ops.cast(total, "float32")
+            return ops.cast(ops.shape(batch if part is None else part)[0], "float64") / ops.cast(total, "float64")
 
         return penalties.own_share(passes, self.trainable_weights, parts * distribution.replica_count(), row_share)
 

@@ -73,6 +73,26 @@ def tell_scale(images):
     )
 
 
+def telling_model(model):
+    """Makes `predict` of an encoder call `tell_scale`: Keras compiles it with XLA, where nothing can be said.
+
+    Args:
+        model: `keras.Model` from images to features. Copies and saved files of it have Keras' own `predict`.
+
+    Returns:
+        `model`.
+    """
+    predict = model.predict
+
+    def telling_predict(x, *args, **kwargs):
+        if not isinstance(x, tf.data.Dataset):
+            tell_scale(first_images(x))
+        return predict(telling(x) if isinstance(x, tf.data.Dataset) else x, *args, **kwargs)
+
+    model.predict = telling_predict
+    return model
+
+
 def telling(dataset):
     """The dataset, whose first batch is looked at when it comes by; see `tell_scale`.
 

@@ -1,4 +1,4 @@
-"""The step is that of one device on the global batch, whatever optimizer, penalty or last batch is used; or it is refused."""
+"""The step is that of one device on the global batch, whatever optimizer, penalty or last batch; or it is refused."""
 
 import contextlib
 
@@ -39,7 +39,7 @@ def network(activity=None, dropout=0.0):
 def build(optimizer, encoder=None, projector=None, views=None, compile_arguments=None, **arguments):
     keras.utils.set_random_seed(1)
     model = kb.BarlowTwins(
-        network() if encoder is None else encoder,
+        network() if encoder is None else encoder(),
         layers.Dense(8) if projector is None else projector(),
         views,
         kb.losses.BarlowTwinsLoss(0.05),
@@ -50,7 +50,10 @@ def build(optimizer, encoder=None, projector=None, views=None, compile_arguments
 
 
 def normalized(optimizer="sgd", synchronized=True, **arguments):
-    encoder = kb.encoders.resnet((1,), input_shape=(SIZE, SIZE, 3), stem="small", width=4, synchronized=synchronized)
+    def encoder():
+        shape = (SIZE, SIZE, 3)
+        return kb.encoders.resnet((1,), input_shape=shape, stem="small", width=4, synchronized=synchronized)
+
     return build(optimizer, encoder, lambda: kb.Projector((8, 8), synchronized=synchronized), **arguments)
 
 
@@ -67,11 +70,20 @@ def assert_same(model, other, tolerance):
         np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance, err_msg=variable.path)
 
 
+@pytest.fixture
+def float64():
+    """Parity belongs in float64, where rounding cannot hide a wrong factor."""
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")
+
+
 OPTIMIZERS = {
     "clipnorm": lambda: keras.optimizers.SGD(1.0, clipnorm=0.01),
     "global_clipnorm": lambda: keras.optimizers.SGD(1.0, global_clipnorm=0.01),
     "clipvalue": lambda: keras.optimizers.SGD(1.0, clipvalue=0.001),
-    "LARS and clipnorm": lambda: kb.optimizers.LARS(0.1, clipnorm=0.01),
+    "LARS and clipnorm": lambda: kb.optimizers.LARS(1.0, clipnorm=0.01),
     "weight decay": lambda: keras.optimizers.AdamW(1e-3, weight_decay=0.1, epsilon=1e-3),
     "averages": lambda: keras.optimizers.SGD(0.01, use_ema=True, ema_momentum=0.5),
 }
@@ -79,7 +91,7 @@ OPTIMIZERS = {
 
 class TestOptimizers:
     @pytest.mark.parametrize("name", OPTIMIZERS)
-    def test_replicas_take_the_step_of_one_device(self, name, strategy):
+    def test_replicas_take_the_step_of_one_device(self, name, strategy, float64):
         data = dataset((pairs(),))
         single = build(OPTIMIZERS[name]())
         start = weights(single)
@@ -87,10 +99,10 @@ class TestOptimizers:
         with strategy.scope():
             mirrored = build(OPTIMIZERS[name]())
         mirrored.fit(data, epochs=3, verbose=0)
-        assert_same(mirrored, single, 2e-6)
+        assert_same(mirrored, single, 1e-10)
         assert max(np.abs(a - b).max() for a, b in zip(start, weights(single), strict=True)) > 1e-3
 
-    def test_clipping_under_a_loss_scale(self, strategy):
+    def test_clipping_under_a_loss_scale(self, strategy, float64):
         """The thresholds are those of the unscaled gradient, on every replica."""
 
         def optimizer():
@@ -101,7 +113,7 @@ class TestOptimizers:
         with strategy.scope():
             mirrored = build(optimizer())
         mirrored.fit(dataset((pairs(),)), epochs=3, verbose=0)
-        assert_same(mirrored, single, 2e-6)
+        assert_same(mirrored, single, 1e-10)
 
     @pytest.mark.parametrize(
         "arguments, remedy",
@@ -117,7 +129,7 @@ class TestOptimizers:
             with strategy.scope(), pytest.raises(ValueError, match=rf"on 4 replicas.*{remedy}"):
                 build(wrap(keras.optimizers.SGD(0.1, **arguments)))
 
-    def test_constraints_hold_on_replicas(self, strategy):
+    def test_constraints_hold_on_replicas(self, strategy, float64):
         def constrained():
             model = build(keras.optimizers.SGD(0.1))
             for weight in model.trainable_weights:
@@ -129,7 +141,7 @@ class TestOptimizers:
         with strategy.scope():
             mirrored = constrained()
         mirrored.fit(dataset((pairs(),)), verbose=0)
-        assert_same(mirrored, single, 2e-6)
+        assert_same(mirrored, single, 1e-10)
 
     def test_a_skipped_overflow_lowers_the_loss_scale(self):
         """`skip_nonfinite` undid the lowering too, so that the run never came below the overflow."""
@@ -184,11 +196,11 @@ def penalized(kind):
 class TestPenalties:
     @pytest.mark.parametrize("kind", ["activity", "add_loss"])
     @pytest.mark.parametrize("replicas, micro_batches", [(1, 1), (1, 3), (4, 1), (4, 2)])
-    def test_both_views_count_and_parts_add_up(self, kind, replicas, micro_batches, strategy):
-        """The oracle: one tape over the whole batch, with the penalty written out. 4 replicas share 14 rows unevenly."""
+    def test_both_views_count_and_parts_add_up(self, kind, replicas, micro_batches, strategy, float64):
+        """The oracle: one tape over the whole batch, the penalty written out. 4 replicas share 14 rows unevenly."""
         rows = 14
         view_a, view_b = pairs(rows)
-        reference = build(keras.optimizers.SGD(0.01), penalized(kind))
+        reference = build(keras.optimizers.SGD(0.01), lambda: penalized(kind))
         with tf.GradientTape() as tape:
             loss = 0.0
             z = []
@@ -209,33 +221,35 @@ class TestPenalties:
             weight.assign_sub(0.01 * slope)
 
         with strategy.scope() if replicas > 1 else contextlib.nullcontext():
-            model = build(keras.optimizers.SGD(0.01), penalized(kind), accumulation_steps=micro_batches)
+            model = build(keras.optimizers.SGD(0.01), lambda: penalized(kind), accumulation_steps=micro_batches)
         history = model.fit(dataset((pairs(rows),), rows), verbose=0).history
-        np.testing.assert_allclose(history["loss"][0], float(loss), rtol=1e-5)
-        assert_same(model, reference, 2e-6)
+        np.testing.assert_allclose(history["loss"][0], float(loss), rtol=1e-6)
+        assert_same(model, reference, 1e-10)
 
     @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
     @pytest.mark.parametrize("kind", ["activity", "add_loss"])
     def test_penalties_in_half_precision(self, kind, policy):
         data = dataset((pairs(),))
-        exact = build(keras.optimizers.SGD(0.01), penalized(kind)).fit(data, verbose=0).history["loss"][0]
+        exact = build(keras.optimizers.SGD(0.01), lambda: penalized(kind)).fit(data, verbose=0).history["loss"][0]
         keras.config.set_dtype_policy(policy)
-        model = build(keras.optimizers.SGD(0.01), penalized(kind), accumulation_steps=2)
+        model = build(keras.optimizers.SGD(0.01), lambda: penalized(kind), accumulation_steps=2)
         np.testing.assert_allclose(model.fit(data, verbose=0).history["loss"][0], exact, rtol=0.05)
 
-    def test_the_validation_loss_has_them_too(self):
-        plain = build("sgd", network()).evaluate(dataset((pairs(),)), verbose=0, return_dict=True)
-        model = build("sgd", penalized("activity"))
+    def test_the_validation_loss_has_them_too(self, float64):
+        plain = build("sgd").evaluate(dataset((pairs(),)), verbose=0, return_dict=True)
+        model = build("sgd", lambda: penalized("activity"))
         logs = model.evaluate(dataset((pairs(),)), verbose=0, return_dict=True)
         of_a_view = [float(summed_as_keras(model.encoder.layers[1](model.encoder.layers[0](view)))) for view in pairs()]
-        np.testing.assert_allclose(logs["loss"] - plain["loss"], sum(of_a_view), rtol=1e-3)
+        np.testing.assert_allclose(logs["loss"] - plain["loss"], sum(of_a_view), rtol=1e-6)
 
-    def test_a_slow_copy_is_not_penalized(self):
+    def test_a_slow_copy_is_not_penalized(self, float64):
         """Its pass is not trained. The other view's is."""
-        plain, model = (build("sgd", penalized(kind), moving_average=0.9) for kind in ("none", "activity"))
+        plain, model = (
+            build("sgd", lambda kind=kind: penalized(kind), moving_average=0.9) for kind in ("none", "activity")
+        )
         logs = [one.evaluate(dataset((pairs(),)), verbose=0, return_dict=True)["loss"] for one in (plain, model)]
         of_view_a = float(summed_as_keras(model.encoder.layers[1](model.encoder.layers[0](pairs()[0]))))
-        np.testing.assert_allclose(logs[1] - logs[0], of_view_a, rtol=1e-3)
+        np.testing.assert_allclose(logs[1] - logs[0], of_view_a, rtol=1e-6)
 
 
 class TestMicroBatches:
@@ -251,13 +265,12 @@ class TestMicroBatches:
             # The remedy.
             model.fit(images(rows)[: rows - rows % 8], batch_size=8, verbose=0)
         else:
-            with pytest.raises(tf.errors.InvalidArgumentError, match="at least 2 images.*drop_remainder=True"):
+            with pytest.raises(tf.errors.InvalidArgumentError, match=r"at least 2 images.*drop_remainder=True"):
                 model.fit(dataset(images(rows), 8), verbose=0)
-            assert int(model.batch_count) == 2
             model.fit(tf.data.Dataset.from_tensor_slices(images(rows)).batch(8, drop_remainder=True), verbose=0)
         assert all(np.isfinite(weight).all() for weight in weights(model))
 
-    def test_as_many_micro_batches_as_images(self):
+    def test_as_many_micro_batches_as_images(self, float64):
         with pytest.raises(ValueError, match="at least 2 images"):
             normalized(accumulation_steps=8).fit(dataset((pairs(8),), 8).map(_static(8)), verbose=0)
         # Without batch normalization a micro-batch of one image is exact.
@@ -265,7 +278,7 @@ class TestMicroBatches:
         model.fit(dataset((pairs(8),), 8).map(_static(8)), verbose=0)
         whole = build(keras.optimizers.SGD(0.01))
         whole.fit(dataset((pairs(8),), 8), verbose=0)
-        assert_same(model, whole, 2e-6)
+        assert_same(model, whole, 1e-10)
 
     @pytest.mark.parametrize("layer", ["RandomContrast", "RandomFlip", "RandAugment"])
     def test_layers_that_cannot_repeat_their_draws_are_refused(self, layer):

@@ -5,7 +5,7 @@ import random
 import keras
 from keras import ops
 
-from keras_barlow import augmentations, randomness
+from keras_barlow import augmentations, image_scale, randomness
 from keras_barlow.augmentations.fusion import to_images, to_planes
 from keras_barlow.views.foreign import call_foreign, check_repeatable
 
@@ -82,6 +82,7 @@ class Views(keras.layers.Layer):
         check_repeatable(foreign, image_shape)
 
     def call(self, images, training=True, step=None):
+        image_scale.tell_scale(image_scale.first_images(images))
         pair = [ops.convert_to_tensor(part) for part in (images if isinstance(images, (tuple, list)) else [images])]
         if len(pair) > 2 or {len(part.shape) for part in pair} not in ({3}, {4}):
             raise ValueError(
