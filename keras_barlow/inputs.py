@@ -135,9 +135,10 @@ def checked_images(x, encoder, crops=False):
     image_scale.check_image_dtype(x)
     rule = "Images must have the shape (batch, height, width, channels). Received: images.shape="
     if getattr(x.shape, "rank", 4) is None or (len(x.shape) == 4 and x.shape[-1] is None):
+        height, width, channels = (size or "..." for size in image_shape(encoder))
         raise ValueError(
-            f"{rule}{x.shape}, whose channels are unknown. Tell TensorFlow the shape, "
-            "dataset.map(lambda images: tf.ensure_shape(images, (None, None, None, 3)))."
+            f"{rule}{x.shape}, whose channels are unknown. Tell TensorFlow the shape of these images, such as "
+            f"dataset.map(lambda images: tf.ensure_shape(images, (None, {height}, {width}, {channels})))."
         )
     shape = tuple(x.shape)
     if len(shape) != 4:

@@ -125,13 +125,13 @@ REFUSED = {
     "batch_size of Batches": (
         lambda: collection().batches(8),
         {"batch_size": 4},
-        r"own `batch_size`, 8.*Received: .*4",
+        r"own `batch_size`, 8.*Received",
     ),
     "batch_size of a dataset": (lambda: slices(images()), {"batch_size": 4}, r"has batches already.*dataset.batch"),
     "steps_per_epoch of Batches": (
         lambda: collection().batches(8),
         {"steps_per_epoch": 1},
-        r"own `steps_per_epoch`, 2",
+        r"`steps_per_epoch`, 2",
     ),
     "shuffle of Batches": (lambda: collection().batches(8), {"shuffle": False}, r"shuffled by their seed"),
     "validation_split of Batches": (lambda: collection().batches(8), {"validation_split": 0.5}, "cannot be split"),
@@ -140,7 +140,7 @@ REFUSED = {
     "17 validation images": (images, {"batch_size": 16, "validation_data": (images(17),)}, "A batch of 1 image"),
     "17 validation images of a collection": (
         images,
-        {"validation_data": kb.data.ArrayImages(images(17))},
+        {"batch_size": 16, "validation_data": kb.data.ArrayImages(images(17))},
         "of 1 image",
     ),
     "a split of one validation image": (images, {"validation_split": 1 / 16, "batch_size": 5}, "A batch of 1 image"),
@@ -176,7 +176,7 @@ def test_what_is_refused_before_training(name):
 def test_remedies_that_errors_name():
     model = build()
     dataset = slices(images()).map(lambda x: _forget(x, None))
-    model.fit(dataset.map(lambda x: tf.ensure_shape(x, (None, None, None, 3))), verbose=0)
+    model.fit(dataset.map(lambda x: tf.ensure_shape(x, (None, 8, 8, 3))), verbose=0)
     weighted = slices((images(), LABELS, LABELS))
     model.fit(weighted.map(lambda x, y, w: (x, y)), verbose=0)
     model.fit(np.moveaxis(np.moveaxis(images(), -1, 1), 1, -1), verbose=0)
