@@ -4,8 +4,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-# Standardized images reach 2.7. A batch on 0..255 without a single value above this would be black.
-_HIGHEST = 4.0
+# Standardized images reach 2.7. A batch on 0..255 without a single value above this would be black. On the other side,
+# a bicubic filter overshoots by less than the margin.
+_DARKEST = 4.0
+_MARGIN = 64.0
 _LOOKED_AT = 64
 _said = set()
 
@@ -37,7 +39,7 @@ def check_image_dtype(images):
 
 
 def tell_scale(images):
-    """Warns, once in a process, where images do not look like 0..255: on [0, 1], on [-1, 1], or standardized.
+    """Warns, once in a process, where images do not look like 0..255: on [0, 1], [-1, 1], 0..65535, or standardized.
 
     Every entrance calls it: `fit`, `evaluate`, `predict`, encoders, views, probes, evaluation. A batch of images on
     [0, 1] would reach the encoder as a nearly constant gray.
@@ -62,12 +64,14 @@ def tell_scale(images):
     if not some.size:
         return
     lowest, highest = float(some.min()), float(some.max())
-    if max(-lowest, highest) > _HIGHEST or lowest == highest == 0.0:
+    on_scale = max(-lowest, highest) > _DARKEST and lowest >= -_MARGIN and highest <= 255 + _MARGIN
+    if on_scale or lowest == highest == 0.0:
         return
     _said.add("scale")
     logging.warning(
         "Images must be on 0 to 255. Received: a batch with values from %g to %g, which look like another scale. "
-        "Multiply images on [0, 1] by 255, and undo any standardization, which is built in. (Said once.)",
+        "Multiply images on [0, 1] by 255, divide 16 bits by 257, and undo any standardization, which is built in. "
+        "(Said once.)",
         lowest,
         highest,
     )
