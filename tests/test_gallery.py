@@ -56,7 +56,7 @@ def expected_features(encoder, photos, names):
 def test_features_have_their_names(suffix, packed, encoder, photos, tmp_path, monkeypatch):
     if suffix == ".parquet":
         pytest.importorskip("pyarrow")
-    monkeypatch.setattr(gallery, "_PART", 5)
+    monkeypatch.setattr(gallery.extraction, "_PART", 5)
     source = photos
     if packed:
         source = tmp_path / "photos.zip"
@@ -74,7 +74,7 @@ def test_features_have_their_names(suffix, packed, encoder, photos, tmp_path, mo
 
 
 def test_a_stopped_extraction_goes_on_with_the_same_result(encoder, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(gallery, "_PART", 4)
+    monkeypatch.setattr(gallery.extraction, "_PART", 4)
     images = kb.data.every_image(photos, image_size=80)
     whole = gallery.load(gallery.extract(encoder, images, tmp_path / "whole.npz", verbose=0))
     predict, calls = encoder.predict_on_batch, []

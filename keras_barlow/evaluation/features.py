@@ -1,6 +1,7 @@
 """Features of many images from a frozen encoder."""
 
 import numpy as np
+import tensorflow as tf
 
 from keras_barlow import data, labels
 
@@ -55,13 +56,18 @@ def check_images(images, model=None, name="images"):
             f"Received: data.Batches for `{name}`, whose order is random and which holds no labels. Pass the "
             "data.Images that the batches are of."
         )
+    if hasattr(images, "cardinality") and images.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(
+            f"Features are taken of all images. Received: a dataset without an end for `{name}`. Take .repeat() out."
+        )
     shape = _shape_of(images)
     if shape is None:
         return
     if len(shape) != 4:
         raise ValueError(
             "Images must have the shape (batch, height, width, channels). "
-            f"Received: `{name}` of shape {tuple(shape)}. Add an axis for one image, or for the channels of gray ones."
+            f"Received: `{name}` of shape {tuple(shape)}. Use .batch(256) for a dataset of single images, images[None] "
+            "for one image, and images[..., None] for gray ones without channels."
         )
     taken = (None, None, None) if model is None else _input_shape(model)
     cropped = isinstance(images, data.Images)
@@ -80,24 +86,24 @@ def check_images(images, model=None, name="images"):
         )
 
 
-def checked_features(train_features, train_labels, test_features, least_classes=1, finite=True):
+def checked_features(train_features, train_labels, test_features, finite=True):
     """Features to train and to test on, with the labels of the former, each checked by `labels`.
 
     Args:
         train_features: Float array `(n, features)`.
         train_labels: Integer array `(n,)`.
         test_features: Float array `(m, features)`.
-        least_classes: Number of different classes that training needs.
         finite: Whether to check the values of the training features. `nearest_neighbors` does that as it reads them.
 
     Returns:
         The three as arrays, labels as int64.
 
     Raises:
-        ValueError: If one of them is wrong, or they do not fit each other.
+        ValueError: If one of them is wrong, they do not fit each other, or there is one class only: every answer would
+            be right.
     """
     train_features, test_features = checked_pair(train_features, test_features, finite)
-    train_labels = labels.checked_labels(train_labels, len(train_features), "train_labels", least_classes=least_classes)
+    train_labels = labels.checked_labels(train_labels, len(train_features), "train_labels", least_classes=2)
     return train_features, train_labels, test_features
 
 

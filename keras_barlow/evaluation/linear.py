@@ -30,7 +30,7 @@ def linear_scores(train_features, train_labels, test_features, inverse_penalty=1
     >>> linear_scores([[-1.0], [-2.0], [1.0], [2.0]], [0, 0, 1, 1], [[-3.0], [3.0]]).argmax(axis=1).tolist()
     [0, 1]
     """
-    checked = checked_features(train_features, train_labels, test_features, least_classes=2)
+    checked = checked_features(train_features, train_labels, test_features)
     return _scores(*checked, inverse_penalty)
 
 
@@ -97,7 +97,7 @@ def linear_accuracy(train_features, train_labels, test_features, test_labels, in
     >>> linear_accuracy([[-1.0], [-2.0], [1.0], [2.0]], [0, 0, 1, 1], [[-3.0], [3.0]], [0, 1])
     1.0
     """
-    checked = checked_features(train_features, train_labels, test_features, least_classes=2)
+    checked = checked_features(train_features, train_labels, test_features)
     test_labels = label_checks.checked_test_labels(test_labels, checked[1], len(checked[2]))
     return float(np.mean(_scores(*checked, inverse_penalty).argmax(axis=1) == test_labels))
 
@@ -133,7 +133,7 @@ def few_label_accuracy(
     for name, value in (("labels_per_class", labels_per_class), ("draws", draws)):
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
-    checked = checked_features(train_features, train_labels, test_features, least_classes=2)
+    checked = checked_features(train_features, train_labels, test_features)
     train_features, train_labels, test_features = checked
     test_labels = label_checks.checked_test_labels(test_labels, train_labels, len(test_features))
     rng = np.random.default_rng(seed)

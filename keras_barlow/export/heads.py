@@ -48,7 +48,7 @@ def linear_head(features, labels, class_names=None, inverse_penalty=1.0):
     Raises:
         ValueError: If labels and features, or labels and names, do not fit together.
     """
-    features, labels, class_names = _checked(features, labels, class_names, least_classes=2)
+    features, labels, class_names = _checked(features, labels, class_names)
     kernel, bias = linear_classifier(features, labels, inverse_penalty)
     kernel = tf.Variable(kernel.astype("float32"), trainable=False, name="kernel")
     bias = tf.Variable(bias.astype("float32"), trainable=False, name="bias")
@@ -92,9 +92,9 @@ def knn_head(features, labels, class_names=None, k=20, temperature=0.1):
     return Classifier(class_names, scores, [bank, votes])
 
 
-def _checked(features, labels, class_names, least_classes=1):
+def _checked(features, labels, class_names):
     features = checked_features(features)
-    labels = checked_labels(labels, len(features), least_classes=least_classes)
+    labels = checked_labels(labels, len(features), least_classes=2)
     count = int(labels.max()) + 1
     class_names = tuple(map(str, range(count))) if class_names is None else tuple(class_names)
     if len(class_names) < count:
