@@ -20,8 +20,8 @@ def duplicates(features, threshold=0.98):
     """Groups of rows that are nearly the same.
 
     Two rows belong together if their cosine similarity, after the mean of all rows is taken off, reaches the
-    threshold, and with them whatever belongs to either. Equal rows always belong together, also where they are the
-    whole collection and taking off the mean leaves nothing of them.
+    threshold, and with them whatever belongs to either. Equal rows always belong together. In a collection of hardly
+    anything but copies of one picture the mean is that picture, so that only equal rows are found: add other images.
 
     Args:
         features: Float array `(n, features)`.
