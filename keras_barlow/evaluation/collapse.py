@@ -8,6 +8,9 @@ import numpy as np
 
 from keras_barlow.labels import checked_features
 
+# The same row, computed in another order, differs by a few roundings.
+_ROUNDINGS = 8
+
 
 def embedding_deviation(embeddings):
     """Mean deviation of the features of unit rows, times `sqrt(D)`: 1 where they fill the sphere, 0 at a point.
@@ -102,7 +105,7 @@ def _checked(embeddings):
     """Embeddings in float64, and the relative error of the dtype that they came in."""
     embeddings = checked_features(embeddings, "embeddings")
     kind = embeddings.dtype if embeddings.dtype.kind == "f" else np.dtype("float64")
-    return np.asarray(embeddings, "float64"), float(np.finfo(kind).eps)
+    return np.asarray(embeddings, "float64"), _ROUNDINGS * float(np.finfo(kind).eps)
 
 
 def _centered(rows):
