@@ -164,6 +164,8 @@ def test_bad_flags_of_the_examples(encoder, photos, tmp_path):
     encoder.save(tmp_path / "encoder.keras")
     gallery.extract(encoder, kb.data.every_image(photos, 80), tmp_path / "features.npz", verbose=0)
     flags = [f"--encoder={tmp_path / 'encoder.keras'}", f"--data_dir={photos}"]
+    other = tmp_path / "other.keras"
+    kb.encoders.resnet((1, 1), input_shape=(70, 70, 3), stem="small", width=8).save(other)
     output, features = f"--output={tmp_path / 'features.npz'}", f"--features={tmp_path / 'features.npz'}"
     for script, bad, message in (
         ("extract_features.py", [output], "Add --overwrite"),
@@ -171,6 +173,11 @@ def test_bad_flags_of_the_examples(encoder, photos, tmp_path):
         ("extract_features.py", ["--encoder=nowhere"], "which is none of them"),
         ("search.py", [features], "Give either"),
         ("search.py", [features, "--query=nowhere.jpg"], "nowhere.jpg"),
+        (
+            "search.py",
+            [features, f"--encoder={other}", f"--query={photos / 'copy.jpg'}"],
+            "Queries must be of the encoder",
+        ),
         ("search.py", [features + ".gz", "--duplicates"], "features.npz.gz"),
     ):
         done = run(script, *flags, *bad)
