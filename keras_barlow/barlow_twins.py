@@ -1,15 +1,22 @@
 """The model: one encoder, two views, one loss over the global batch."""
 
 import inspect
-import itertools
-import math
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_barlow import asymmetry, distribution, fitting, inputs, losses
-from keras_barlow import views as view_policies
+from keras_barlow import (
+    asymmetry,
+    distribution,
+    fitting,
+    image_scale,
+    inputs,
+    losses,
+    penalties,
+    tensorflow_step,
+    training_data,
+)
 
 _PARTS = ("encoder", "projector", "views", "loss", "predictor")
 
@@ -101,11 +108,8 @@ class BarlowTwins(keras.Model):
             raise ValueError(
                 f"`accumulation_steps` must be at least 1. Received: accumulation_steps={accumulation_steps}"
             )
-        if accumulation_steps > 1 and views is not None and not isinstance(views, view_policies.Views):
-            raise ValueError(
-                "Micro-batches take their views from one table: with accumulation_steps > 1, `views` must be a "
-                f"keras_barlow.views.Views, or None where the data holds pairs. Received: views={views!r}"
-            )
+        if accumulation_steps > 1:
+            inputs.check_views_repeat(views, encoder)
         self.accumulation_steps = accumulation_steps
         self.skip_nonfinite = skip_nonfinite
         if not projector.built:
@@ -114,6 +118,7 @@ class BarlowTwins(keras.Model):
         self.stop_gradient = stop_gradient
         self.moving_average = moving_average
         self.target = asymmetry.slow_copies(encoder, projector, moving_average)
+        self._counter = tensorflow_step.BatchCounter()
         self._trackers = [keras.metrics.Mean(name=name) for name in losses.LossTerms._fields]
         self._skipped = [keras.metrics.Sum(name="skipped")] if skip_nonfinite else []
         self.built = True
@@ -145,7 +150,7 @@ class BarlowTwins(keras.Model):
             auto_scale_loss: See `keras.Model.compile`.
 
         Raises:
-            ValueError: If a loss or metrics are given.
+            ValueError: If a loss or metrics are given, or an optimizer that needs one replica on several.
         """
         inputs.check_no_targets(
             loss=loss, loss_weights=loss_weights, metrics=metrics, weighted_metrics=weighted_metrics
@@ -159,6 +164,7 @@ class BarlowTwins(keras.Model):
             jit_compile=jit_compile,
             auto_scale_loss=auto_scale_loss,
         )
+        inputs.check_optimizer(self.optimizer, self.distribute_strategy.num_replicas_in_sync)
 
     def compile_from_config(self, config):
         config = keras.saving.deserialize_keras_object(config)
@@ -171,7 +177,8 @@ class BarlowTwins(keras.Model):
         A NaN or infinite loss stops the run with an error that names the step.
 
         Args:
-            x: Images as an array, a `tf.data.Dataset` or `data.Batches`; see the class for what a dataset may hold.
+            x: Images as an array, `data.Images` or `data.Batches`; or a `tf.data.Dataset` of images, of `(images,
+                labels)`, of dictionaries with `image` as TFDS has them, or of pairs of views; see the class.
             y: Labels. They never reach the loss.
             batch_size: Images per step, over all replicas. Default 32.
             *args: Those of `keras.Model.fit`.
@@ -185,18 +192,48 @@ class BarlowTwins(keras.Model):
             RuntimeError: If another worker is lost.
             FloatingPointError: If the loss is no longer finite.
         """
-        given = inspect.signature(super().fit).bind(x, y, batch_size, *args, **kwargs).arguments
+        arguments = inspect.signature(super().fit).bind(x, y, batch_size, *args, **kwargs).arguments
+        given = training_data.fit_arguments(self, arguments)
         with fitting.prepared(self, given):
             super().fit(**given)
         return self.history
 
     def evaluate(self, x=None, y=None, batch_size=None, *args, **kwargs):
         """The three logs on random views drawn from a fixed key, in inference mode; see `keras.Model.evaluate`."""
-        if not isinstance(x, tf.data.Dataset):
-            inputs.check_last_batch(x, batch_size)
-        return super().evaluate(x, y, batch_size, *args, **kwargs)
+        if kwargs.get("_use_cached_eval_dataset"):
+            # `fit` validates, on what it has checked already.
+            return super().evaluate(x, y, batch_size, *args, **kwargs)
+        arguments = inspect.signature(super().evaluate).bind(x, y, batch_size, *args, **kwargs).arguments
+        return super().evaluate(**training_data.evaluate_arguments(self, arguments))
+
+    def predict(self, x, *args, **kwargs):
+        """The encoder's representation, `(n, features)`, of an array, `data.Images` or a dataset of images.
+
+        See `keras.Model.predict`.
+        """
+        arguments = inspect.signature(super().predict).bind(x, *args, **kwargs).arguments
+        return super().predict(**training_data.predict_arguments(arguments))
+
+    @property
+    def batch_count(self):
+        """Number of batches trained on, an int64 variable: which row of the table of random numbers is next.
+
+        It is not a weight. Checkpoints and `.keras` files hold it.
+        """
+        return self._counter.variable
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        store["batch_count"] = self.batch_count.numpy()
+
+    def load_own_variables(self, store):
+        # Files of earlier versions do not have it.
+        if "batch_count" in store:
+            self.batch_count.assign(store["batch_count"])
 
     def call(self, images, training=None):
+        images = inputs.image_of(images)
+        image_scale.tell_scale(images)
         return self.encoder(images, training=training)
 
     def project(self, images, training=False):
@@ -220,147 +257,106 @@ class BarlowTwins(keras.Model):
                 optimizer.build(self.trainable_variables)
 
     def train_step(self, data):
-        if not self.skip_nonfinite:
-            return self._log(*self._trained(data)[:2])
-        kept = [variable.value for variable in (*self.variables, *self.optimizer.variables)]
-        before = [tf.identity(value) for value in kept]
-        terms, penalties, gradients = self._trained(data)
-        finite = distribution.all_finite([terms.loss, *gradients])
-        for variable, value in zip(kept, before, strict=True):
-            variable.assign(tf.where(finite, variable, value))
-        return self._log(terms, penalties, finite)
+        step = tf.identity(self.batch_count.value)
+        if self.skip_nonfinite:
+            result = tensorflow_step.undone_unless_finite(lambda: self._trained(data, step), self)
+        else:
+            result = self._trained(data, step)[:2]
+        self.batch_count.assign_add(1)
+        return self._log(*result)
 
-    def _trained(self, data):
-        """One step: its terms of the loss, the penalties and the gradient that was applied."""
-        parts = self._parts(data, self.optimizer.iterations)
+    def _trained(self, data, step):
+        """One step: its terms of the loss, this replica's share of the penalties, and the gradient that was applied."""
+        inputs.check_even_rows(data, self)
+        if self.accumulation_steps > 1:
+            parts = tensorflow_step.micro_batches(self, inputs.unpacked_images(data), step)
+        else:
+            parts = [lambda after: self._draw_views(data, step)]
         if len(parts) == 1:
             with tf.GradientTape() as tape:
-                z_a, z_b = self._embed(parts[0])
-                penalties = self.losses
-            terms, dz_a, dz_b = self.loss.value_and_gradient(z_a, z_b, _total_rows(z_a))
-            gradients = self._carry_back(tape, [z_a, z_b], [dz_a, dz_b], penalties)
+                embeddings, passes = self._embed(parts[0])
+                penalty = self._penalty(passes, embeddings[0])
+            terms, *gradients = self._value_and_gradient(*embeddings)
+            gradients = self._carry_back(tape, embeddings, gradients, penalty)
         else:
-            terms, gradients, penalties = self._accumulate(parts)
-        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer) and distribution.replica_count() > 1:
-            # Keras asks replica 0 only whether the gradients are finite: whatever one saw, all must see.
-            finite = distribution.all_finite(gradients)
-            gradients = [tf.where(finite, gradient, math.inf) for gradient in gradients]
-        self.optimizer.apply(gradients, self.trainable_weights)
+            terms, gradients, penalty = tensorflow_step.accumulated(self, parts)
+        tensorflow_step.apply_gradients(self.optimizer, gradients, self.trainable_weights)
         asymmetry.follow(self.target, (self.encoder, self.projector), self.moving_average)
-        return terms, penalties, gradients
+        return terms, penalty, gradients
 
     def _embed(self, part, after=()):
-        embeddings = self._twins(*part(after), training=True)
-        return tuple(ops.cast(z, keras.backend.result_type(z.dtype, "float32")) for z in embeddings)
+        """The embeddings of a part of the batch, in full precision, and the penalties of its forward passes."""
+        embeddings, passes = self._twins(*part(after), training=True)
+        return tuple(penalties.full_precision(z) for z in embeddings), passes
 
     def _twins(self, view_a, view_b, training):
-        """The embeddings of both views. The twins are alike unless one of the ablations sets them apart."""
+        """The embeddings of both views, and the penalties of the passes that are trained.
+
+        The twins are alike unless one of the ablations sets them apart.
+        """
         z_a = self.project(view_a, training=training)
         if self.predictor is not None:
             z_a = self.predictor(z_a, training=training)
+        passes = penalties.of_pass(self.encoder, self.projector, self.predictor)
         if self.target:
             encoder, projector = self.target
             z_b = projector(encoder(view_b, training=training), training=training)
         else:
             z_b = self.project(view_b, training=training)
-        return z_a, ops.stop_gradient(z_b) if self.stop_gradient or self.target else z_b
+            passes += penalties.of_pass(self.encoder, self.projector)
+        return (z_a, ops.stop_gradient(z_b) if self.stop_gradient or self.target else z_b), passes
 
-    def _carry_back(self, tape, embeddings, gradients, penalties):
+    def _value_and_gradient(self, z_a, z_b):
+        # The rows of the global batch where they are known while tracing: `fit` gives every replica as many.
+        total = None if z_a.shape[0] is None else z_a.shape[0] * distribution.replica_count()
+        return self.loss.value_and_gradient(z_a, z_b, total)
+
+    def _penalty(self, passes, batch, parts=1, part=None):
+        """This replica's share of the penalties, or that of a micro-batch `part` of its `batch`; None without any."""
+
+        def row_share():
+            _, total = distribution.own_rows(ops.shape(batch)[0])
+            return ops.cast(ops.shape(batch if part is None else part)[0], "float64") / ops.cast(total, "float64")
+
+        return penalties.own_share(passes, self.trainable_weights, parts * distribution.replica_count(), row_share)
+
+    def _carry_back(self, tape, embeddings, gradients, penalty):
         """From the gradient of the embeddings to that of the weights, step 3 of the contract in `distribution`."""
-        # Each replica and each micro-batch adds its own penalties, and all are summed.
-        share = ops.full((), 1.0 / (distribution.replica_count() * self.accumulation_steps))
+        targets = [*embeddings] if penalty is None else [*embeddings, penalty]
+        gradients = [*gradients] if penalty is None else [*gradients, ops.ones_like(penalty)]
         return tape.gradient(
-            [*embeddings, *penalties],
+            targets,
             [weight.value for weight in self.trainable_weights],
-            output_gradients=[self.optimizer.scale_loss(item) for item in [*gradients, *[share] * len(penalties)]],
+            output_gradients=[self.optimizer.scale_loss(gradient) for gradient in gradients],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
 
-    def _accumulate(self, parts):
-        """The step of the whole batch from micro-batches: embed all, one exact gradient, then back through each.
-
-        Nothing of a micro-batch but its embeddings outlives its turn.
-        """
-        state = [variable.value for variable in self.non_trainable_variables]
-        before = [tf.identity(value) for value in state]
-        embeddings = []
-        for part in parts:
-            embeddings.append(self._embed(part, after=embeddings[-1:]))
-        z_a, z_b = (tf.concat(views, axis=0) for views in zip(*embeddings, strict=True))
-        terms, dz_a, dz_b = self.loss.value_and_gradient(z_a, z_b, _total_rows(z_a))
-        # The second pass repeats the first, and moving statistics move once.
-        for variable, value in zip(state, before, strict=True):
-            variable.assign(value)
-        start, gradients, total = 0, None, [0.0]
-        for part, (rows, _) in zip(parts, embeddings, strict=True):
-            stop = start + ops.shape(rows)[0]
-            with tf.GradientTape() as tape:
-                again = self._embed(part, after=gradients or [dz_a, dz_b])
-                penalties = self.losses
-            more = self._carry_back(tape, again, [dz_a[start:stop], dz_b[start:stop]], penalties)
-            gradients = more if gradients is None else [a + b for a, b in zip(gradients, more, strict=True)]
-            total += [penalty / len(parts) for penalty in penalties]
-            start = stop
-        return terms, gradients, total
-
     def test_step(self, data):
         view_a, view_b = self._draw_views(data, _VALIDATION_STEP)
-        terms, _, _ = self.loss.value_and_gradient(*self._twins(view_a, view_b, training=False))
-        return self._log(terms, self.losses)
+        embeddings, passes = self._twins(view_a, view_b, training=False)
+        terms, _, _ = self.loss.value_and_gradient(*embeddings)
+        return self._log(terms, self._penalty(passes, embeddings[0]))
 
     def _draw_views(self, data, step):
         """The two views of a batch: drawn from its images, or the pair that it holds."""
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        x = inputs.unpacked_images(data)
         if self.views is None:
-            view_a, view_b = inputs.checked_pair(x)
+            view_a, view_b = inputs.checked_pair(x, self.encoder)
         else:
-            view_a, view_b = self.views(self._images(x), training=True, step=step)
+            view_a, view_b = self.views(self.images_of(x), training=True, step=step)
             inputs.check_shapes(view_a, view_b)
+        inputs.check_view_shape(view_a, self.encoder)
         return inputs.checked_rows(view_a), view_b
 
-    def _images(self, x):
-        return inputs.checked_images(x, crops=getattr(self.views, "takes_crops", False))
+    def images_of(self, x):
+        """The images of a batch, checked; a pair of crops where the views leave the crop out."""
+        return inputs.checked_images(x, self.encoder, crops=getattr(self.views, "takes_crops", False))
 
-    def _parts(self, data, step):
-        """One function for each micro-batch, which gives its two views."""
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        inputs.check_even_rows(x, (self.encoder, self.projector))
-        count = self.accumulation_steps
-        if count == 1:
-            return [lambda after: self._draw_views(data, step)]
-        if self.views is None:
-            view_a, view_b = inputs.checked_pair(x)
-            tensors, views_of = (inputs.checked_rows(view_a), view_b), lambda a, b: (a, b)
-        else:
-            images = tf.nest.flatten(self._images(x))
-            tables = self.views.draw(ops.shape(inputs.checked_rows(images[0]))[0], step)
-            count_images = len(images)
-            tensors = (*images, *tables)
-
-            def views_of(*portion):
-                crops = portion[:count_images]
-                return self.views.apply(crops if count_images == 2 else crops[0], portion[count_images:])
-
-        rows = ops.shape(tensors[0])[0]
-        if isinstance(rows, int) and rows < count:
-            raise ValueError(
-                f"Every micro-batch needs an image. Received: {count} micro-batches for a batch of {rows} images on "
-                "this replica. Use a larger batch_size, or fewer accumulation_steps."
-            )
-        bounds = [rows * index // count for index in range(count + 1)]
-
-        def part(start, stop):
-            def views(after):
-                view_a, view_b = views_of(*distribution.rows_in_turn(tensors, start, stop - start, after))
-                inputs.check_shapes(view_a, view_b)
-                return view_a, view_b
-
-            return views
-
-        return [part(*pair) for pair in itertools.pairwise(bounds)]
-
-    def _log(self, terms, penalties, finite=None):
-        values = terms._replace(loss=terms.loss + sum(penalties))
+    def _log(self, terms, penalty, finite=None):
+        values = terms
+        if penalty is not None:
+            # The trackers take a mean over the replicas, of penalties that add up.
+            values = terms._replace(loss=terms.loss + penalty * distribution.replica_count())
         # Every replica adds its share, so that a checkpoint's sums do not depend on their number.
         share = tf.constant(1.0 / distribution.replica_count())
         if finite is not None:
@@ -393,8 +389,3 @@ class BarlowTwins(keras.Model):
         for name in set(_PARTS) & set(config):
             config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
         return cls(**config)
-
-
-def _total_rows(z):
-    """Rows of the global batch where they are known while tracing: then `fit` gives every replica the same number."""
-    return None if z.shape[0] is None else z.shape[0] * distribution.replica_count()

@@ -41,8 +41,6 @@ def prepared(model, given):
             given["steps_per_epoch"] = given.get("steps_per_epoch") or len(x)
     else:
         inputs.check_one_worker(strategy)
-        if given.get("steps_per_epoch") is None:
-            inputs.check_last_batch(x, given.get("batch_size"), given.get("validation_split", 0.0))
     if isinstance(x, (tf.data.Dataset, data.Batches)):
         # Keras' default is to shuffle, and to warn that it cannot shuffle a dataset.
         given.setdefault("shuffle", False)

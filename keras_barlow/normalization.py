@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_barlow import distribution
+from keras_barlow import distribution, image_scale
 
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
@@ -212,6 +212,7 @@ class Standardize(keras.layers.Layer):
             raise ValueError(f"`deviation` must be positive. Received: deviation={deviation}")
 
     def call(self, images):
+        image_scale.tell_scale(images)
         images = ops.cast(images, "float32")
         mean = 255.0 * np.array(self.mean, "float32")
         deviation = 255.0 * np.array(self.deviation, "float32")

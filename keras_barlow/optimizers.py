@@ -15,9 +15,9 @@ class LARS(keras.optimizers.Optimizer):
         m = momentum * m + g
         w = w - learning_rate * m
 
-    Variables of rank 1 or less (biases, scales and shifts of batch normalisation) skip the decay and the
+    Variables of rank 1 or less (biases, scales and shifts of batch normalization) skip the decay and the
     trust ratio, and may have their own learning rate. The decay enters before the trust ratio, and the
-    momentum before the learning rate.
+    momentum before the learning rate. Variables named in `exclude_from_weight_decay` skip the decay only.
 
     Args:
         learning_rate: Float or `keras.optimizers.schedules.LearningRateSchedule`, for variables of rank 2
@@ -26,8 +26,10 @@ class LARS(keras.optimizers.Optimizer):
         trust_coefficient: Positive float.
         weight_decay: Float, L2 decay added to the gradient.
         vector_learning_rate: Learning rate of variables of rank 1 or less: None for `learning_rate`, a
-            float or a schedule. The reference uses 0.0048 per 256 images, with gradients that are too
-            small by the number of its devices; this library's gradients are not (see `recipes`).
+            float or a schedule. It belongs to the `learning_rate` given here: a callback that multiplies that one
+            (`LearningRateScheduler`, `ReduceLROnPlateau`) multiplies this one by the same factor. The reference uses
+            0.0048 per 256 images, with gradients that are too small by the number of its devices; this library's
+            gradients are not (see `recipes`).
         name: Name of the optimizer.
         **kwargs: Those of `keras.optimizers.Optimizer` (`clipnorm`, `use_ema`, ...).
 
@@ -60,6 +62,8 @@ class LARS(keras.optimizers.Optimizer):
         if trust_coefficient <= 0:
             raise ValueError(f"`trust_coefficient` must be positive. Received: trust_coefficient={trust_coefficient}")
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
+        # A schedule cannot be changed by a callback.
+        self._initial_learning_rate = None if callable(learning_rate) else float(learning_rate)
         self.momentum = momentum
         self.trust_coefficient = trust_coefficient
         self.vector_learning_rate = vector_learning_rate
@@ -74,7 +78,8 @@ class LARS(keras.optimizers.Optimizer):
         dtype = variable.dtype
         gradient = ops.cast(gradient, dtype)
         if len(variable.shape) > 1:
-            gradient = gradient + ops.cast(self.weight_decay or 0.0, dtype) * variable
+            if self.weight_decay and self._use_weight_decay(variable):
+                gradient = gradient + ops.cast(self.weight_decay, dtype) * variable
             gradient = gradient * self._trust_ratio(variable, gradient)
         elif self.vector_learning_rate is not None:
             learning_rate = self._current_vector_learning_rate()
@@ -91,19 +96,26 @@ class LARS(keras.optimizers.Optimizer):
         return ops.where(defined, ratio, 1.0)
 
     def _current_vector_learning_rate(self):
-        if callable(self.vector_learning_rate):
-            return self.vector_learning_rate(self.iterations)
-        return self.vector_learning_rate
+        rate = self.vector_learning_rate
+        if callable(rate):
+            rate = rate(self.iterations)
+        if not self._initial_learning_rate:
+            return rate
+        return rate * (self.learning_rate / self._initial_learning_rate)
 
     def _apply_weight_decay(self, variables):
         """Keras would decay here, outside of the trust ratio; `update_step` has done it inside."""
 
     def get_config(self):
+        config = super().get_config()
         vector_learning_rate = self.vector_learning_rate
         if isinstance(vector_learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             vector_learning_rate = keras.optimizers.schedules.serialize(vector_learning_rate)
+        elif vector_learning_rate is not None and self._initial_learning_rate and config["learning_rate"]:
+            # Keras writes the current learning rate into the config, so write the vector rate that goes with it.
+            vector_learning_rate *= config["learning_rate"] / self._initial_learning_rate
         return {
-            **super().get_config(),
+            **config,
             "momentum": self.momentum,
             "trust_coefficient": self.trust_coefficient,
             "vector_learning_rate": vector_learning_rate,

@@ -13,6 +13,8 @@ import tensorflow as tf
 
 from keras_barlow import distribution
 
+_SEEDS = 2**32
+
 
 def view_key(seed, step, view):
     """The key of one view of one step.
@@ -20,12 +22,39 @@ def view_key(seed, step, view):
     Args:
         seed: Integer.
         step: Integer or scalar integer tensor.
-        view: 0 or 1.
+        view: Number of the view, a Python integer from 0; there may be any number of views.
 
     Returns:
         An int64 tensor `(2,)`; no two `(step, view)` share it.
+
+    Raises:
+        ValueError: If the seed is out of range; see `checked_seed`.
     """
-    return tf.stack([tf.constant(seed, tf.int64), 2 * tf.cast(step, tf.int64) + view])
+    seed = checked_seed(seed)
+    # Two views a step, as runs have always drawn them; further views count on in the upper half of the seed.
+    return tf.stack([tf.constant(seed + view // 2 * _SEEDS, tf.int64), 2 * tf.cast(step, tf.int64) + view % 2])
+
+
+def checked_seed(seed):
+    """The seed as an integer.
+
+    Args:
+        seed: Integer between -2^32 and 2^32, exclusive: beyond, two seeds could share a key.
+
+    Returns:
+        A Python integer.
+
+    Raises:
+        ValueError: If it is not such an integer.
+
+    Example:
+
+    >>> checked_seed(7)
+    7
+    """
+    if int(seed) != seed or abs(seed) >= _SEEDS:
+        raise ValueError(f"A seed must be an integer between -2^32 and 2^32. Received: seed={seed!r}")
+    return int(seed)
 
 
 def uniform_table(key, rows, columns):

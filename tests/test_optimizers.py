@@ -61,3 +61,33 @@ def test_config_round_trip_with_schedules():
 def test_bad_arguments(arguments):
     with pytest.raises(ValueError, match="Received"):
         optimizers.LARS(**arguments)
+
+
+def test_excluded_variables_are_not_decayed():
+    variables = [keras.Variable(np.full((3, 3), 2.0, "float32"), name=name) for name in ("position", "kernel")]
+    optimizer = optimizers.LARS(0.1, weight_decay=0.1, trust_coefficient=1.0, momentum=0.0)
+    optimizer.exclude_from_weight_decay(var_names=["pos"])
+    optimizer.build(variables)
+    for _ in range(20):
+        optimizer.apply([np.zeros((3, 3), "float32")] * 2, variables)
+    assert np.asarray(variables[0])[0, 0] == 2.0 and np.asarray(variables[1])[0, 0] < 1.0
+
+
+@pytest.mark.parametrize("rate", [0.0048, keras.optimizers.schedules.PiecewiseConstantDecay([100], [0.0048, 0.0])])
+def test_a_learning_rate_set_later_takes_the_vector_rate_along(rate):
+    """Callbacks such as LearningRateScheduler and ReduceLROnPlateau set the attribute."""
+    moved = []
+    for factor in (1.0, 0.5, 0.0):
+        weight = keras.Variable(np.zeros(3), dtype="float32")
+        optimizer = optimizers.LARS(0.2, vector_learning_rate=rate, momentum=0.0)
+        optimizer.learning_rate = 0.2 * factor
+        optimizer.apply([keras.ops.ones(3)], [weight])
+        moved.append(float(weight[0]))
+    np.testing.assert_allclose(moved, [-0.0048, -0.0024, 0.0], rtol=1e-6)
+
+
+def test_the_config_after_a_change_of_the_learning_rate_holds_both_rates_as_they_are():
+    optimizer = optimizers.LARS(0.2, vector_learning_rate=0.0048)
+    optimizer.learning_rate = 0.1
+    config = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer)).get_config()
+    np.testing.assert_allclose([config["learning_rate"], config["vector_learning_rate"]], [0.1, 0.0024], rtol=1e-6)

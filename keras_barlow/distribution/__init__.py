@@ -7,6 +7,7 @@ from keras_barlow.distribution.replicas import (
     replica_count,
     row_counts,
     rows_in_turn,
+    sum_on_first_replica,
     sum_over_replicas,
 )
 from keras_barlow.distribution.strategies import MultiWorkerStrategy, compiling_pays, get_strategy
@@ -39,6 +40,7 @@ __all__ = [
     "replica_count",
     "row_counts",
     "rows_in_turn",
+    "sum_on_first_replica",
     "sum_over_replicas",
     "worker_count",
     "worker_index",

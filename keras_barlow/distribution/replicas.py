@@ -62,6 +62,22 @@ def sum_over_replicas(x):
     return x if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, x)
 
 
+def sum_on_first_replica(x):
+    """The sum of `x` over the replicas on the first one, and zeros on the others.
+
+    Args:
+        x: Tensor of the same shape on every replica.
+
+    Returns:
+        Tensor of that shape.
+    """
+    context = _replica_context()
+    if context is None:
+        return x
+    total = context.all_reduce(tf.distribute.ReduceOp.SUM, x)
+    return tf.where(tf.equal(context.replica_id_in_sync_group, 0), total, tf.zeros_like(total))
+
+
 def all_finite(tensors):
     """Whether every number of every tensor is finite on every replica.
 

@@ -5,9 +5,9 @@ import random
 import keras
 from keras import ops
 
-from keras_barlow import augmentations, randomness
+from keras_barlow import augmentations, image_scale, randomness
 from keras_barlow.augmentations.fusion import to_images, to_planes
-from keras_barlow.views.foreign import call_foreign
+from keras_barlow.views.foreign import call_foreign, check_repeatable
 
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
@@ -53,7 +53,7 @@ class Views(keras.layers.Layer):
         super().__init__(**kwargs)
         self.layers_a = list(layers_a)
         self.layers_b = list(layers_b)
-        self.seed = random.randint(0, 2**31 - 1) if seed is None else int(seed)
+        self.seed = random.randint(0, 2**31 - 1) if seed is None else randomness.checked_seed(seed)
         self._seed_generator = keras.random.SeedGenerator(self.seed)
         # A foreign layer may claim that XLA compiles it and be wrong (keras-cv's RandomCropAndResize is).
         self.supports_jit = all(isinstance(layer, augmentations.RandomTransform) for layer in self.transforms)
@@ -69,7 +69,20 @@ class Views(keras.layers.Layer):
         """The layers of both views."""
         return self.layers_a + self.layers_b
 
+    def check_repeatable(self, image_shape):
+        """Refuses layers of other libraries that cannot draw the same views twice, as micro-batches need them.
+
+        Args:
+            image_shape: `(height, width, channels)` of the images to try them on; None for an unknown size.
+
+        Raises:
+            ValueError: If a layer does not repeat its draws.
+        """
+        foreign = [layer for layer in self.transforms if not isinstance(layer, augmentations.RandomTransform)]
+        check_repeatable(foreign, image_shape)
+
     def call(self, images, training=True, step=None):
+        image_scale.tell_scale(image_scale.first_images(images))
         pair = [ops.convert_to_tensor(part) for part in (images if isinstance(images, (tuple, list)) else [images])]
         if len(pair) > 2 or {len(part.shape) for part in pair} not in ({3}, {4}):
             raise ValueError(
