@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_barlow import data, labels
+from keras_barlow import data, image_scale, labels
 
 
 def extract_features(model, images, batch_size=256, verbose=0):
@@ -35,6 +35,10 @@ def extract_features(model, images, batch_size=256, verbose=0):
     check_images(images, model)
     if isinstance(images, data.Images):
         images = images.in_order(batch_size, crop=_input_shape(model)[0])
+    if isinstance(images, tf.data.Dataset):
+        images = image_scale.telling(images)
+    else:
+        image_scale.tell_scale(images)
     sizes = {"batch_size": batch_size} if hasattr(images, "shape") else {}
     return np.asarray(model.predict(images, verbose=verbose, **sizes), "float32")
 
