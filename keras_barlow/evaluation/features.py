@@ -34,7 +34,9 @@ def extract_features(model, images, batch_size=256, verbose=0):
     """
     check_images(images, model)
     if isinstance(images, data.Images):
-        images = images.in_order(batch_size, crop=_input_shape(model)[0])
+        height, width, _ = _input_shape(model)
+        whole = _shape_of(images)[1:3] == (height, width)
+        images = images.in_order(batch_size, crop=None if whole else height)
     if isinstance(images, tf.data.Dataset):
         images = image_scale.telling(images)
     else:
@@ -74,7 +76,7 @@ def check_images(images, model=None, name="images"):
             "for one image, and images[..., None] for gray ones without channels."
         )
     taken = (None, None, None) if model is None else _input_shape(model)
-    cropped = isinstance(images, data.Images)
+    cropped = isinstance(images, data.Images) and tuple(shape[1:3]) != taken[:2]
     if cropped and taken[0] != taken[1]:
         raise ValueError(
             f"The centers of data.Images are square. Received: `{name}`, and an encoder of images of "
@@ -151,9 +153,7 @@ def _input_shape(model):
 def _shape_of(images):
     """The shape of images as far as it is known, or None."""
     if isinstance(images, data.Images):
-        array = getattr(images, "array", None)
-        channels = None if array is None or np.ndim(array) != 4 else array.shape[3]
-        return (len(images), images.image_size, images.image_size, channels)
+        return (len(images), *getattr(images, "image_shape", (images.image_size, images.image_size, None)))
     if hasattr(images, "shape"):
         return tuple(images.shape)
     specification = getattr(images, "element_spec", None)
