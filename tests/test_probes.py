@@ -79,7 +79,7 @@ REFUSED = {
     "larger images in a dataset": (tf.data.Dataset.from_tensor_slices(IMAGES).batch(3), "`{}` of 20 x 20 x 3"),
     "single images in a dataset": (tf.data.Dataset.from_tensor_slices(CENTERS), r"Use .batch\(256\)"),
     "a dataset without an end": (tf.data.Dataset.from_tensor_slices(CENTERS).batch(3).repeat(), "without an end"),
-    "smaller Images": (ARRAY(IMAGES[:, :12, :12]), "Received: `{}` of 12 x 12 x 3"),
+    "smaller Images": (ARRAY(IMAGES[:, :12, :12]), "Received: `{}` of 12 x 12 x "),
     "Batches": (ARRAY(CENTERS).batches(4), "Received: data.Batches for `{}`"),
 }
 

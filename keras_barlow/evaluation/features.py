@@ -82,8 +82,8 @@ def check_images(images, model=None, name="images"):
             f"The centers of data.Images are square. Received: `{name}`, and an encoder of images of "
             f"{taken[0]} x {taken[1]}. Pass an array of that size."
         )
-    for got, wanted in zip(shape[1:], taken, strict=True):
-        if None in (got, wanted) or got == wanted or (cropped and got > wanted):
+    for axis, (got, wanted) in enumerate(zip(shape[1:], taken, strict=True)):
+        if None in (got, wanted) or got == wanted or (cropped and axis < 2 and got > wanted):
             continue
         raise ValueError(
             f"The encoder takes images of {' x '.join(str(side or 'any') for side in taken)}. "
