@@ -153,6 +153,11 @@ def checked_features(features, name="features", finite=True):
         raise ValueError(
             f"Features must be (n, features), rows of one length. Received: `{name}` with rows of several lengths."
         ) from error
+    if np.ma.is_masked(array):
+        raise ValueError(
+            f"Features must all be there. Received: `{name}` with masked values. Drop these rows, in the labels too: "
+            f"`keep = ~np.ma.getmaskarray({name}).any(axis=1)`."
+        )
     if array.dtype.name == "bfloat16":
         array = array.astype("float32")
     if array.ndim != 2 or not array.size or array.dtype.kind not in "fiub":

@@ -256,6 +256,7 @@ WRONG_FEATURES = {
     "maps": (lambda features: features[:, None, None], r"Reshape feature maps and images to \(n, -1\)"),
     "no rows": (lambda features: features[:0], "at least one row"),
     "strings": (lambda features: features.astype(str), "dtype <U"),
+    "masked": (lambda features: np.ma.masked_greater(features, 0.9), "with masked values"),
     "ragged": (lambda features: [[1.0], *features.tolist()[1:]], "rows of several lengths"),
 }
 # Functions of the features to train and to test on.

@@ -1,7 +1,7 @@
 """Which images of a gallery look like another one, or like each other."""
 
 import numpy as np
-from scipy.sparse import coo_array
+from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from keras_barlow.evaluation import nearest_neighbors
@@ -78,7 +78,7 @@ def _joined(group_of, rows, columns, alike):
     """
     groups, places = np.unique(np.concatenate([rows, columns]), return_inverse=True)
     one, other = np.nonzero(alike)
-    links = coo_array(
+    links = coo_matrix(
         (np.ones(len(one), bool), (places[one], places[len(rows) + other])), shape=(len(groups), len(groups))
     )
     count, component_of = connected_components(links, directed=False)
