@@ -38,6 +38,7 @@ def main(_):
     try:
         recipe = chosen_recipe()
         train, test = load_data(recipe)
+        kb.evaluation.knn.check_votes(recipe.knn_k, len(train))
         output = pathlib.Path(FLAGS.output_dir or f"runs/ablate/{recipe.name}/{FLAGS.table}")
         check_folder(output, recipe, len(train))
     except (ValueError, OSError) as received:
@@ -78,7 +79,8 @@ def load_data(recipe):
             "The rows are compared by their accuracy, so the images must be in train/CLASS and test/CLASS. "
             f"Received: {FLAGS.data_dir}, which has no labels or no test images."
         )
-    return train, test
+    # Before anything is trained.
+    return kb.evaluation.heads.checked_images(train, test)
 
 
 def check_folder(output, recipe, images):
@@ -119,6 +121,8 @@ def run(recipe, row, seed, train, test, folder):
         features = [
             kb.evaluation.extract_features(model, images.in_order(crop=recipe.image_size)) for images in sources
         ]
+        if not all(np.isfinite(one).all() for one in features):
+            raise FloatingPointError("The features of the trained encoder are NaN or infinite.")
         results = kb.evaluation.evaluate_features(
             features[0], sources[0].labels, features[1], sources[1].labels, k=recipe.knn_k
         )

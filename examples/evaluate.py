@@ -82,8 +82,7 @@ def load_data(size):
         stored = FLAGS.stored_size or kb.data.inference_size(size)
         per_class = {"train_per_class": FLAGS.train_per_class, "test_per_class": FLAGS.test_per_class}
         train, test = kb.data.load(FLAGS.data_dir, image_size=stored, dataset=FLAGS.dataset, **per_class)
-    kb.evaluation.heads.check_labels(train, test, several=FLAGS.protocol == ["transfer"])
-    return train, test
+    return kb.evaluation.heads.checked_images(train, test, several=FLAGS.protocol == ["transfer"])
 
 
 def evaluate(name, encoder, train, test):

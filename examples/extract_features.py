@@ -3,8 +3,9 @@
     python examples/extract_features.py --encoder=runs/photos --data_dir=photos --output=features.npz
     python examples/search.py --features=features.npz --encoder=runs/photos --data_dir=photos --query=photo.jpg
 
-The file holds `names`, paths within the folder, and `features`, float32 `(n, features)`. Images are brought to the
-encoder's size as the field does it for inference: short side to 256 and the centre of 224, or in proportion.
+The file holds `names`, paths within the folder, `features`, float32 `(n, features)`, and `encoder`, by which search.py
+knows the encoder again. Images are brought to the encoder's size as the field does it for inference: short side to 256
+and the center of 224, or in proportion.
 """
 
 import os
@@ -28,8 +29,10 @@ flags.DEFINE_bool("overwrite", False, "Whether to write over a finished file.")
 
 def main(_):
     try:
-        if pathlib.Path(FLAGS.output).exists() and not FLAGS.overwrite:
-            raise ValueError(f"The output is there. Received: {FLAGS.output}. Add --overwrite, or name another.")
+        if pathlib.Path(FLAGS.output).expanduser().exists() and not FLAGS.overwrite:
+            raise ValueError(
+                f"The output file already exists. Received: {FLAGS.output}. Add --overwrite, or name another."
+            )
         encoder = kb.export.load_encoder(FLAGS.encoder)
         stored = kb.data.inference_size(encoder.input_shape[1])
         images = kb.data.every_image(FLAGS.data_dir, image_size=stored, skip_corrupt=FLAGS.skip_corrupt)

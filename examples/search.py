@@ -53,7 +53,7 @@ def rows_of(names, images):
     if missing:
         raise ValueError(
             f"The features must be of the images in --data_dir. Received: {len(missing)} that are not in "
-            f"{FLAGS.data_dir}, such as {missing[0]}."
+            f"{FLAGS.data_dir}, such as {printable(missing[0])}. Name the folder that they were extracted from."
         )
     return np.array([place[name] for name in names], "int64")
 
@@ -63,6 +63,7 @@ def show_neighbors(gallery, images, places):
     if FLAGS.encoder is None:
         raise ValueError("A query needs the encoder that the features are of. Received: no --encoder.")
     encoder = kb.export.load_encoder(FLAGS.encoder)
+    kb.gallery.check_encoder(gallery, encoder)
     size = encoder.input_shape[1]
     # As the features were made, and as they are shown.
     seen, shown = (
@@ -74,7 +75,7 @@ def show_neighbors(gallery, images, places):
     for path, found, alike in zip(FLAGS.query, rows, similarities, strict=True):
         print(f"{path}:")
         for row, similarity in zip(found, alike, strict=True):
-            print(f"  {similarity:.3f}  {gallery.names[row]}")
+            print(f"  {similarity:.3f}  {printable(gallery.names[row])}")
     neighbors = images.read(places[rows.ravel()]).reshape(*rows.shape, SHOWN_SIZE, SHOWN_SIZE, 3)
     print(f"Drawn in {kb.plots.nearest_neighbors(shown, neighbors, FLAGS.output)}.")
 
@@ -85,12 +86,17 @@ def show_duplicates(gallery, images, places):
     for number, group in enumerate(groups, start=1):
         print(f"group {number}:")
         for row in group:
-            print(f"  {gallery.names[row]}")
+            print(f"  {printable(gallery.names[row])}")
     found = sum(map(len, groups))
     print(f"{found} of {len(gallery.names)} images are in {len(groups)} groups of the same.")
     if groups:
         shown = [images.read(places[group[: FLAGS.k]]) for group in groups[:SHOWN_GROUPS]]
         print(f"Drawn in {kb.plots.contact_sheet(shown, FLAGS.output)}.")
+
+
+def printable(name):
+    """A file name as text; "?" where its bytes are no UTF-8, such as those of Latin-1 names."""
+    return str(name).encode("utf-8", "replace").decode()
 
 
 def read(path, size):

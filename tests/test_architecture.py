@@ -18,6 +18,7 @@ FLOORS = [
         "asymmetry",
         "image_scale",
         "distribution",
+        "labels",
         "optimizers",
         "plots",
         "version",

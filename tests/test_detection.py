@@ -109,3 +109,47 @@ def test_bad_input_before_any_training():
         evaluation.detection_probe(encoder(), scenes, scenes, classes=1)
     with pytest.raises(ValueError, match=r"Received: `test` with images \(3, 32, 32, 3\), boxes \(4, 4, 4\)"):
         evaluation.detection_probe(encoder(), scenes, scenes._replace(images=scenes.images[:3]), classes=2)
+
+
+BOXES = np.array([[[0, 0, 10, 10], [20, 20, 30, 30]], [[5, 5, 9, 9], [-1, -1, -1, -1]]], "float32")
+CLASSES = np.array([[0, 1], [1, -1]])
+CONFIDENCE = np.array([[0.9, 0.8], [0.7, 0.0]])
+
+
+def with_value(array, place, value):
+    array = np.array(array, "float64")
+    array[place] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"boxes": with_value(BOXES, (1, 0, 2), np.nan)}, "NaN or infinite sides of 1 found boxes, first in image 1"),
+        ({"boxes": with_value(BOXES, (0, 0), np.inf)}, "infinite sides of 1 found boxes, first in image 0"),
+        ({"true_boxes": with_value(BOXES, (0, 1, 0), np.nan)}, "infinite sides of 1 true boxes"),
+        (
+            {"true_boxes": with_value(BOXES, (0, 1), (20, 20, 10, 10))},
+            r"Received: \[20.0, 20.0, 10.0, 10.0\] in image 0",
+        ),
+        ({"confidence": with_value(CONFIDENCE, (0, 1), np.nan)}, "Confidences must be finite.*for 1 boxes"),
+        ({"confidence": CONFIDENCE[:, :1]}, r"must have a confidence. Received: \(2, 1\)"),
+        ({"labels": CLASSES[:, :1]}, r"found boxes \(2, 2, 4\) and found labels \(2, 1\)"),
+        ({"labels": CLASSES + 0.5}, "whole class numbers"),
+        ({"true_labels": with_value(CLASSES, (0, 0), np.nan)}, "Received: NaN in `true labels"),
+        ({"true_labels": np.full((2, 2), -1)}, "There must be an object to find"),
+        ({"true_boxes": BOXES[:1], "true_labels": CLASSES[:1]}, "2 images with boxes found, 1 with true ones"),
+    ],
+)
+def test_boxes_that_are_not_finite_or_do_not_fit_are_refused(changes, message):
+    arguments = {"boxes": BOXES, "labels": CLASSES, "confidence": CONFIDENCE}
+    arguments |= {"true_boxes": BOXES, "true_labels": CLASSES}
+    assert evaluation.box_precision(**arguments)["ap"] > 0.999
+    with pytest.raises(ValueError, match=message):
+        evaluation.box_precision(**{**arguments, **changes})
+
+
+def test_what_does_not_count_may_be_anything():
+    hidden = with_value(BOXES, (1, 1), np.nan)
+    figures = evaluation.box_precision(hidden, CLASSES, with_value(CONFIDENCE, (1, 1), np.nan), hidden, CLASSES)
+    assert figures == evaluation.box_precision(BOXES, CLASSES, CONFIDENCE, BOXES, CLASSES)

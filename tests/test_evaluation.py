@@ -236,7 +236,7 @@ def test_bad_input_before_any_training(encoder):
     for run in (evaluation.linear_probe, evaluation.fine_tune):
         with pytest.raises(ValueError, match=r"one label for each image. Received: .* \(24, 3\) for `train`"):
             run(encoder, several, several)
-    check = functools.partial(evaluation.heads.check_labels, several=True)
+    check = functools.partial(evaluation.heads.checked_images, several=True)
     check(several, several)
     with pytest.raises(ValueError, match="labels of one kind"):
         check(train, several)

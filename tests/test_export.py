@@ -215,7 +215,7 @@ def test_heads_are_the_classifiers_of_evaluation():
         got = export.linear_head(features, several)(tf.constant(queries))
         np.testing.assert_allclose(got, evaluation.linear_scores(features, several, queries), rtol=1e-3, atol=1e-5)
     for make in (export.knn_head, export.linear_head):
-        with pytest.raises(ValueError, match=r"features \(60, 7\), labels \(59,\)"):
+        with pytest.raises(ValueError, match="59 labels for 60 rows"):
             make(features, labels[1:])
         with pytest.raises(ValueError, match="2 names for 4 classes"):
             make(features, labels, class_names=("a", "b"))

@@ -4,11 +4,20 @@ import keras
 import numpy as np
 from absl import logging
 
-from keras_barlow import evaluation
+from keras_barlow import data, evaluation, labels
+from keras_barlow.evaluation import features as checks
+from keras_barlow.evaluation.knn import check_votes
+
+# Of data.Images the monitor takes so many, evenly over the collection.
+_MONITORED = 1024
 
 
 class _Probe(keras.callbacks.Callback):
-    """Something that is measured at the end of every so many epochs, and of the last."""
+    """Something that is measured at the end of every so many epochs, and of the last.
+
+    Args:
+        every: Number of epochs between two measurements.
+    """
 
     def __init__(self, every):
         super().__init__()
@@ -16,10 +25,20 @@ class _Probe(keras.callbacks.Callback):
             raise ValueError(f"`every` must be at least 1 epoch. Received: every={every}")
         self.every = every
 
+    def set_model(self, model):
+        """Keras calls this before it trains, so what the encoder cannot take is refused here."""
+        super().set_model(model)
+        for name, images in self.probed().items():
+            checks.check_images(images, model, name)
+
     def on_epoch_end(self, epoch, logs=None):
         last = epoch + 1 == self.params.get("epochs")
         if (epoch + 1) % self.every == 0 or last:
             self.measure(logs)
+
+    def probed(self):
+        """The images that are measured on, by the name of their argument."""
+        raise NotImplementedError
 
     def measure(self, logs):
         """Adds to the logs."""
@@ -27,19 +46,26 @@ class _Probe(keras.callbacks.Callback):
 
 
 class _LabelledProbe(_Probe):
-    """A probe of the features of labelled images."""
+    """A probe of the features of labeled images."""
 
     def __init__(self, train, test, every, batch_size):
         super().__init__(every)
-        self.train = train
-        self.test = test
+        images, numbers = _pair(train, "train")
+        # With one class every answer is right.
+        self.train = images, labels.checked_labels(numbers, _count(images), "train", least_classes=2)
+        images, numbers = _pair(test, "test")
+        self.test = images, labels.checked_test_labels(numbers, self.train[1], _count(images), "test")
+        for name, images in self.probed().items():
+            checks.check_images(images, name=name)
         self.batch_size = batch_size
 
+    def probed(self):
+        return {"train": self.train[0], "test": self.test[0]}
+
     def features(self):
-        """Of the training and of the test images."""
-        return [
-            evaluation.extract_features(self.model, images, self.batch_size) for images, _ in (self.train, self.test)
-        ]
+        """The features of the training images, their labels, and the features of the test images."""
+        features = [evaluation.extract_features(self.model, one, self.batch_size) for one in self.probed().values()]
+        return checks.checked_features(features[0], self.train[1], features[1])
 
 
 class KNNProbe(_LabelledProbe):
@@ -48,36 +74,34 @@ class KNNProbe(_LabelledProbe):
     Labels serve this measurement only; nothing of it reaches the training.
 
     Args:
-        train: `(images, labels)`, the bank.
-        test: `(images, labels)`.
+        train: The bank: `data.Images` with labels, or a pair `(images, labels)` with images as an array, as
+            `data.Images` or as a batched `tf.data.Dataset` in the order of the labels. Of `data.Images` the centers are
+            taken.
+        test: Images to classify, given in the same way.
         k: Number of neighbours.
-        temperature: Of the votes.
+        temperature: Softmax temperature of the votes.
         every: Epochs between two probes; the last epoch of `fit` is always probed.
-        batch_size: Of the feature extraction.
+        batch_size: Images at a time in the feature extraction.
 
     Raises:
-        ValueError: If the bank has fewer than `k` images, or `every` is below 1.
+        ValueError: If labels are missing or wrong, images and labels differ in number, the bank has fewer than `k`
+            images, or `every` is below 1; and before `fit` trains, if the encoder takes images of another size.
 
     Example:
 
     >>> images, labels = np.zeros((8, 16, 16, 3), "uint8"), np.arange(8) % 2
-    >>> probe = KNNProbe((images, labels), (images, labels), k=2)
+    >>> probe = KNNProbe((images, labels), data.ArrayImages(images, labels), k=2)
     """
 
     def __init__(self, train, test, k=200, temperature=0.1, every=1, batch_size=256):
         super().__init__(train, test, every, batch_size)
-        if not 1 <= k <= len(train[1]):
-            raise ValueError(
-                f"`k` must be between 1 and the number of images in the bank, {len(train[1])}. Received: k={k}"
-            )
+        check_votes(k, len(self.train[1]), temperature)
         self.k = k
         self.temperature = temperature
 
     def measure(self, logs):
-        features = self.features()
-        logs["knn_top1"] = evaluation.knn_accuracy(
-            features[0], self.train[1], features[1], self.test[1], self.k, self.temperature
-        )
+        train, train_labels, test = self.features()
+        logs["knn_top1"] = evaluation.knn_accuracy(train, train_labels, test, self.test[1], self.k, self.temperature)
 
 
 class LinearProbe(_LabelledProbe):
@@ -87,20 +111,23 @@ class LinearProbe(_LabelledProbe):
     reaches the encoder. After a resume it begins anew.
 
     Args:
-        train: `(images, labels)`; images as an array or a batched `tf.data.Dataset` in the order of the labels.
-        test: The same.
+        train: Images to train the head on: `data.Images` with labels, or a pair `(images, labels)` with images as an
+            array, as `data.Images` or as a batched `tf.data.Dataset` in the order of the labels. Of `data.Images` the
+            centers are taken.
+        test: Images to classify, given in the same way.
         passes: Passes over the training features each time.
-        learning_rate: Of the head, Adam on standardised features.
+        learning_rate: Learning rate of the head: Adam on standardized features.
         every: Epochs between two measurements; the last epoch of `fit` is always one.
-        batch_size: Of the feature extraction and of the head's steps.
+        batch_size: Images at a time in the feature extraction, and rows in a step of the head.
 
     Raises:
-        ValueError: If `every` or `passes` is below 1.
+        ValueError: If labels are missing or wrong, images and labels differ in number, or `every` or `passes` is
+            below 1; and before `fit` trains, if the encoder takes images of another size.
 
     Example:
 
     >>> images, labels = np.zeros((8, 16, 16, 3), "uint8"), np.arange(8) % 2
-    >>> probe = LinearProbe((images, labels), (images, labels), passes=2)
+    >>> probe = LinearProbe((images, labels), data.ArrayImages(images, labels), passes=2)
     """
 
     def __init__(self, train, test, passes=5, learning_rate=1e-2, every=1, batch_size=256):
@@ -112,17 +139,46 @@ class LinearProbe(_LabelledProbe):
         self._head = None
 
     def measure(self, logs):
-        features = self.features()
-        mean, deviation = features[0].mean(axis=0), features[0].std(axis=0) + 1e-6
-        train, test = ((one - mean) / deviation for one in features)
-        labels = np.asarray(self.train[1])
+        train, train_labels, test = self.features()
+        mean, deviation = _moments(train)
+        train, test = ((one - mean) / deviation for one in (train, test))
         if self._head is None:
-            self._head = _Softmax(train.shape[1], int(labels.max()) + 1, self.learning_rate)
+            self._head = _Softmax(train.shape[1], int(train_labels.max()) + 1, self.learning_rate)
         for _ in range(self.passes):
-            self._head.train(train, labels, self.batch_size)
+            self._head.train(train, train_labels, self.batch_size)
         scores = self._head.scores(test)
         for k in (1, 5):
             logs[f"linear_top{k}"] = evaluation.top_k_accuracy(scores, self.test[1], k)
+
+
+def _moments(features):
+    """Mean and deviation of each feature; the deviation 1 for those that are constant up to the rounding of float32.
+
+    To divide by next to nothing would blow up the least difference in the test images.
+    """
+    mean, deviation = features.mean(axis=0, dtype="float64"), features.std(axis=0, dtype="float64")
+    constant = deviation <= 10 * np.finfo("float32").eps * np.abs(mean)
+    return mean, np.where(constant, 1.0, deviation + 1e-6)
+
+
+def _pair(given, name):
+    """Images and labels."""
+    if isinstance(given, data.Images):
+        return given, given.labels
+    if isinstance(given, (tuple, list)) and len(given) == 2:
+        return tuple(given)
+    checks.check_images(given, name=name)
+    raise ValueError(
+        "A probe needs images and their labels. "
+        f"Received: {type(given).__name__} for `{name}`. Pass (images, labels), or data.Images with labels."
+    )
+
+
+def _count(images):
+    """Number of images where it is known without reading them, or None."""
+    if isinstance(images, data.Images) or hasattr(images, "shape"):
+        return len(images)
+    return None
 
 
 class _Softmax:
@@ -161,14 +217,17 @@ class CollapseMonitor(_Probe):
     every time, as they are, in inference mode.
 
     Args:
-        images: Array of some hundred images, more than embeddings have features for a full rank.
+        images: Some hundred images, more than embeddings have features for a full rank: an array, a batched
+            `tf.data.Dataset`, or `data.Images`, of which up to 1,024 are taken, their centers. Of a pair
+            `(images, labels)`, as other probes take it, the images.
         every: Epochs between two measurements; the last epoch of `fit` is always one.
         least_deviation: Below it a warning says that all images have the same embedding. This loss does not see the
             mean of the embeddings, so that 0.05 is no sign of a collapse yet.
         least_rank: Share of the possible rank below which a warning says that few directions are used.
 
     Raises:
-        ValueError: For fewer than 2 images, or if `every` is below 1.
+        ValueError: For fewer than 2 images, or if `every` is below 1; and before `fit` trains, if the encoder takes
+            images of another size.
 
     Example:
 
@@ -177,11 +236,20 @@ class CollapseMonitor(_Probe):
 
     def __init__(self, images, every=1, least_deviation=0.01, least_rank=0.02):
         super().__init__(every)
-        if len(images) < 2:
-            raise ValueError(f"`images` must be at least 2. Received: {len(images)}")
+        if isinstance(images, (tuple, list)) and len(images) == 2:
+            images = images[0]
+        checks.check_images(images)
+        count = _count(images)
+        if count is not None and count < 2:
+            raise ValueError(f"`images` must be at least 2. Received: {count}")
+        if isinstance(images, data.Images):
+            images = data.ArrayImages(images.sample(_MONITORED)[0])
         self.images = images
         self.least_deviation = least_deviation
         self.least_rank = least_rank
+
+    def probed(self):
+        return {"images": self.images}
 
     def measure(self, logs):
         features = evaluation.extract_features(self.model, self.images)

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_barlow.encoders import stage_outputs
+from keras_barlow.labels import checked_labels
 
 _REMEDY = 'Install them with pip install "keras-barlow[detection]".'
 
@@ -165,6 +166,8 @@ def box_precision(boxes, labels, confidence, true_boxes, true_labels):
 
     Raises:
         ImportError: If pycocotools is not installed.
+        ValueError: If boxes, labels and confidences do not fit together, if one that counts is NaN or infinite, or if
+            there are no objects.
 
     Example:
 
@@ -180,6 +183,16 @@ def box_precision(boxes, labels, confidence, true_boxes, true_labels):
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
         raise ImportError(f"Detection needs keras-hub and pycocotools. {_REMEDY}") from error
+    true_boxes, true_labels = _checked_boxes("true", true_boxes, true_labels)
+    boxes, labels = _checked_boxes("found", boxes, labels)
+    confidence = _checked_confidence(confidence, labels)
+    if len(boxes) != len(true_boxes):
+        raise ValueError(
+            "Boxes must be found for the images that have the true ones. "
+            f"Received: {len(boxes)} images with boxes found, {len(true_boxes)} with true ones."
+        )
+    if not (true_labels >= 0).any():
+        raise ValueError("There must be an object to find. Received: labels of -1 only. Add images with objects.")
     truth = _records(true_boxes, true_labels)
     found = _records(boxes, labels, confidence)
     if not found:
@@ -203,7 +216,6 @@ def box_precision(boxes, labels, confidence, true_boxes, true_labels):
 
 def _records(boxes, labels, confidence=None):
     """What COCO calls annotations, and with a confidence results."""
-    boxes, labels = np.asarray(boxes, "float64"), np.asarray(labels)
     records = []
     for number, (image, place) in enumerate(np.argwhere(labels >= 0), start=1):
         left, top, right, bottom = boxes[image, place].tolist()
@@ -216,17 +228,68 @@ def _records(boxes, labels, confidence=None):
             "iscrowd": 0,
         }
         if confidence is not None:
-            record["score"] = float(np.asarray(confidence)[image, place])
+            record["score"] = float(confidence[image, place])
         records.append(record)
     return records
 
 
+def _checked_boxes(name, boxes, labels):
+    """Boxes in float64 and labels in int64, if all that count are there and finite.
+
+    To pycocotools a box of NaN overlaps every box.
+    """
+    boxes, labels = np.asarray(boxes, "float64"), np.asarray(labels)
+    if labels.ndim != 2 or boxes.shape != (*labels.shape, 4):
+        raise ValueError(
+            "There must be boxes (n, objects, 4) and labels (n, objects). "
+            f"Received: {name} boxes {boxes.shape} and {name} labels {labels.shape}."
+        )
+    # -1 means no object; for the rest of the rules one more is as good.
+    if labels.size:
+        labels = checked_labels(labels.ravel() + 1, name=f"{name} labels + 1").reshape(labels.shape) - 1
+    counted = labels >= 0
+    broken = counted & ~np.isfinite(boxes).all(axis=-1)
+    if broken.any():
+        raise ValueError(
+            f"Boxes must be finite. Received: NaN or infinite sides of {broken.sum()} {name} boxes, first in image "
+            f"{np.argwhere(broken)[0, 0]}. Train the detector with a lower learning rate if they are its own; give "
+            "places without an object the label -1."
+        )
+    if name == "true":
+        empty = counted & ~((boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1]))
+        if empty.any():
+            raise ValueError(
+                "True boxes must be left, top, right and bottom, of some area. "
+                f"Received: {boxes[empty][0].tolist()} in image {np.argwhere(empty)[0, 0]}. Add left and top to width "
+                "and height, and leave out boxes without an area."
+            )
+    return boxes, labels
+
+
+def _checked_confidence(confidence, labels):
+    confidence = np.asarray(confidence, "float64")
+    if confidence.shape != labels.shape:
+        raise ValueError(
+            f"Every box found must have a confidence. Received: {confidence.shape} for labels {labels.shape}."
+        )
+    broken = (labels >= 0) & ~np.isfinite(confidence)
+    if broken.any():
+        raise ValueError(
+            f"Confidences must be finite, so that boxes can be ranked. Received: NaN or infinite values for "
+            f"{broken.sum()} boxes, first in image {np.argwhere(broken)[0, 0]}. Train the detector with a lower "
+            "learning rate."
+        )
+    return confidence
+
+
 def _check_scenes(name, images, boxes, labels, classes):
-    if boxes.shape != (*labels.shape, 4) or len(images) != len(labels):
+    images, boxes, labels = (np.asarray(one) for one in (images, boxes, labels))
+    if labels.ndim != 2 or boxes.shape != (*labels.shape, 4) or images.ndim != 4 or len(images) != len(labels):
         raise ValueError(
             "There must be boxes (n, objects, 4) and labels (n, objects) for n images. "
             f"Received: `{name}` with images {images.shape}, boxes {boxes.shape}, labels {labels.shape}."
         )
+    _, labels = _checked_boxes("true", boxes, labels)
     if labels.max() >= classes or not (labels >= 0).any():
         raise ValueError(
             f"Labels must be below classes={classes}, and there must be some. "

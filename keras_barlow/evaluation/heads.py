@@ -1,5 +1,6 @@
 """Linear heads on an encoder, trained with labels: the encoder frozen, or fine-tuned with a rate of its own."""
 
+import copy
 import math
 
 import keras
@@ -7,8 +8,9 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_barlow import augmentations
+from keras_barlow import augmentations, data, labels
 from keras_barlow.encoders import stage_outputs
+from keras_barlow.evaluation.features import check_images
 from keras_barlow.evaluation.linear import check_targets
 from keras_barlow.evaluation.scores import top_k_accuracy
 
@@ -118,7 +120,9 @@ def train_heads(
     References:
         Zbontar et al.: Barlow Twins, appendix A.2 (linear, semi-supervised).
     """
-    check_labels(train, test)
+    train, test = checked_images(train, test, encoder)
+    if not augment:
+        check_images(train, encoder, "train")
     size = encoder.input_shape[1]
     keras.utils.set_random_seed(seed)
     views = None
@@ -195,7 +199,7 @@ def fine_tune(
     Raises:
         ValueError: If the fraction leaves a class without an image, or the encoder has no weights to train.
     """
-    check_labels(train, test)
+    train, test = checked_images(train, test, encoder)
     if not encoder.trainable_weights:
         raise ValueError(
             "Fine-tuning needs an encoder with weights that Keras can train. "
@@ -203,10 +207,10 @@ def fine_tune(
         )
     if fraction is not None:
         train = train.take(rows_of_each_class(train.labels, fraction, kwargs.get("seed", 0)))
-    copy = keras.models.clone_model(encoder)
-    copy.set_weights(encoder.get_weights())
+    trained = keras.models.clone_model(encoder)
+    trained.set_weights(encoder.get_weights())
     settings = {"learning_rate": learning_rate, "encoder_rate": encoder_rate, **kwargs}
-    results = train_heads(copy, train, test, epochs, batch_size=min(batch_size, len(train)), **settings)[0]
+    results = train_heads(trained, train, test, epochs, batch_size=min(batch_size, len(train)), **settings)[0]
     return {**results, "images": len(train)}
 
 
@@ -230,6 +234,7 @@ def multi_stage_probe(encoder, train, test, epochs=100, **kwargs):
     References:
         OpenMixup, https://openmixup.readthedocs.io (Feature1 to Feature5 and AvgPool).
     """
+    train, test = checked_images(train, test, encoder)
     maps = stage_outputs(encoder)
     pooled = [keras.layers.GlobalAveragePooling2D(dtype="float32")(one) for one in maps]
     staged = keras.Model(encoder.inputs, [*pooled, encoder.output])
@@ -239,11 +244,11 @@ def multi_stage_probe(encoder, train, test, epochs=100, **kwargs):
     return dict(zip(names, results, strict=True))
 
 
-def rows_of_each_class(labels, fraction, seed=0):
+def rows_of_each_class(class_numbers, fraction, seed=0):
     """The same share of every class.
 
     Args:
-        labels: Integer array `(n,)`.
+        class_numbers: Integer array `(n,)`.
         fraction: In (0, 1].
         seed: Integer.
 
@@ -251,7 +256,7 @@ def rows_of_each_class(labels, fraction, seed=0):
         Sorted integer array of rows.
 
     Raises:
-        ValueError: If the fraction leaves a class without an image.
+        ValueError: If the labels are wrong, or the fraction leaves a class without an image.
 
     Example:
 
@@ -260,10 +265,11 @@ def rows_of_each_class(labels, fraction, seed=0):
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"`fraction` must be in (0, 1]. Received: fraction={fraction}")
+    class_numbers = labels.checked_labels(class_numbers)
     rng = np.random.default_rng(seed)
     rows = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    for label in np.unique(class_numbers):
+        members = np.flatnonzero(class_numbers == label)
         count = round(fraction * len(members))
         if count < 1:
             raise ValueError(
@@ -274,39 +280,60 @@ def rows_of_each_class(labels, fraction, seed=0):
     return np.sort(np.concatenate(rows))
 
 
-def check_labels(train, test, several=False):
-    """Raises ValueError unless both have labels, of the same classes.
+def checked_images(train, test, encoder=None, several=False):
+    """Images to train and to test on, with labels that `keras_barlow.labels` has checked, of the same classes.
 
     Args:
         train: `data.Images`.
-        test: The same, or None.
+        test: `data.Images`.
+        encoder: `keras.Model` that takes them; None where there is none yet.
         several: Whether an image may have any number of labels, rows of 1, 0 and -1.
+
+    Returns:
+        The pair of `data.Images`, whose labels are int64.
+
+    Raises:
+        ValueError: If labels are missing or wrong, the classes differ, or the images are of another size than the
+            encoder's.
     """
-    for name, images in (("train", train), ("test", test)):
-        if images is None or images.labels is None:
-            raise ValueError(
-                f"This protocol needs labels. Received: none for `{name}`. Give folders train/CLASS and test/CLASS."
-            )
-        if images.labels.ndim != 1 and not several:
-            raise ValueError(
-                "This protocol needs one label for each image. "
-                f"Received: labels of shape {images.labels.shape} for `{name}`. For several labels an image there is "
-                "evaluation.multi_label_scores (--protocol=transfer)."
-            )
+    train, test = (_with_labels(one, name, several) for name, one in (("train", train), ("test", test)))
     if train.labels.ndim != test.labels.ndim:
         raise ValueError(
             "Training and test must have labels of one kind. "
             f"Received: {train.labels.shape} for training, {test.labels.shape} for testing."
         )
-    if train.labels.ndim == 2:
-        unknown, differ = [], train.labels.shape[1] != test.labels.shape[1]
-    else:
-        unknown, differ = sorted(set(np.unique(test.labels)) - set(np.unique(train.labels))), False
-    if unknown or differ or (train.class_names and test.class_names and train.class_names != test.class_names):
-        what = f"labels {unknown[:5]} of the test images" if unknown else f"{test.class_names}, {train.class_names}"
-        raise ValueError(f"Training and test must have the same classes. Received: {what} that training does not have.")
+    differ = train.labels.ndim == 2 and train.labels.shape[1] != test.labels.shape[1]
+    if differ or (train.class_names and test.class_names and tuple(train.class_names) != tuple(test.class_names)):
+        classes = [one.class_names or one.labels.shape[1:] for one in (test, train)]
+        raise ValueError(
+            "Training and test must have the same classes. "
+            f"Received: {classes[0]} for testing, {classes[1]} for training. Load both from one collection."
+        )
     if train.labels.ndim == 2:
         check_targets(train.labels)
+    else:
+        # A classifier of one class is always right.
+        labels.checked_labels(train.labels, name="train", least_classes=2)
+        labels.checked_test_labels(test.labels, train.labels, name="test.labels")
+    # Training images may be smaller: random crops are resized.
+    check_images(test, encoder, "test")
+    return train, test
+
+
+def _with_labels(images, name, several):
+    """The images with labels of int64; they themselves where they have such."""
+    if images is not None and not isinstance(images, data.Images):
+        raise ValueError(
+            f"This takes data.Images. Received: {type(images).__name__} for `{name}`. Wrap arrays as "
+            "data.ArrayImages(images, labels)."
+        )
+    known = None if images is None else images.labels
+    checked = labels.checked_labels(known, None if images is None else len(images), name, several)
+    if checked is known:
+        return images
+    images = copy.copy(images)
+    images.labels = checked
+    return images
 
 
 def _listed(values):

@@ -6,7 +6,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from keras_barlow.evaluation.features import check_features
+from keras_barlow import labels as label_checks
+from keras_barlow.evaluation.features import checked_features, checked_pair
 
 
 def linear_scores(train_features, train_labels, test_features, inverse_penalty=1.0):
@@ -21,12 +22,19 @@ def linear_scores(train_features, train_labels, test_features, inverse_penalty=1
     Returns:
         Float array `(m, classes)`.
 
+    Raises:
+        ValueError: If features or labels are wrong or do not fit each other, or there is one class only.
+
     Example:
 
     >>> linear_scores([[-1.0], [-2.0], [1.0], [2.0]], [0, 0, 1, 1], [[-3.0], [3.0]]).argmax(axis=1).tolist()
     [0, 1]
     """
-    check_features(train_features, train_labels, test_features)
+    checked = checked_features(train_features, train_labels, test_features)
+    return _scores(*checked, inverse_penalty)
+
+
+def _scores(train_features, train_labels, test_features, inverse_penalty):
     kernel, bias = linear_classifier(train_features, train_labels, inverse_penalty)
     return softmax(np.asarray(test_features, "float32") @ kernel + bias, axis=1)
 
@@ -43,12 +51,17 @@ def linear_classifier(features, labels, inverse_penalty=1.0):
         The pair `(kernel, bias)`, float64 arrays `(features, classes)` and `(classes,)`, standardisation included.
         Classes without a label have the bias -1e9.
 
+    Raises:
+        ValueError: As for `linear_scores`.
+
     Example:
 
     >>> kernel, bias = linear_classifier([[-1.0], [-2.0], [1.0], [2.0]], [0, 0, 1, 1])
     >>> (np.array([[3.0]]) @ kernel + bias).argmax()
     np.int64(1)
     """
+    features = label_checks.checked_features(features)
+    labels = label_checks.checked_labels(labels, len(features), least_classes=2)
     scaler, regression = _probe(inverse_penalty).fit(np.asarray(features, "float32"), labels).named_steps.values()
     coefficients, intercepts = regression.coef_.astype("float64"), regression.intercept_.astype("float64")
     if len(regression.classes_) == 2:
@@ -75,13 +88,18 @@ def linear_accuracy(train_features, train_labels, test_features, test_labels, in
     Returns:
         A float in [0, 1].
 
+    Raises:
+        ValueError: As for `linear_scores`, and for test labels that are wrong or of classes that training does not
+            have.
+
     Example:
 
     >>> linear_accuracy([[-1.0], [-2.0], [1.0], [2.0]], [0, 0, 1, 1], [[-3.0], [3.0]], [0, 1])
     1.0
     """
-    scores = linear_scores(train_features, train_labels, test_features, inverse_penalty)
-    return float(np.mean(scores.argmax(axis=1) == np.asarray(test_labels)))
+    checked = checked_features(train_features, train_labels, test_features)
+    test_labels = label_checks.checked_test_labels(test_labels, checked[1], len(checked[2]))
+    return float(np.mean(_scores(*checked, inverse_penalty).argmax(axis=1) == test_labels))
 
 
 def few_label_accuracy(
@@ -103,7 +121,8 @@ def few_label_accuracy(
         A float in [0, 1].
 
     Raises:
-        ValueError: If a class has fewer images than `labels_per_class`.
+        ValueError: As for `linear_accuracy`, and if a class has fewer images than `labels_per_class`, or that or
+            `draws` is below 1.
 
     Example:
 
@@ -111,14 +130,18 @@ def few_label_accuracy(
     >>> few_label_accuracy(features, [0, 0, 1, 1], [[-3.0], [3.0]], [0, 1], labels_per_class=1)
     1.0
     """
-    train_features, train_labels = np.asarray(train_features), np.asarray(train_labels)
+    for name, value in (("labels_per_class", labels_per_class), ("draws", draws)):
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
+    checked = checked_features(train_features, train_labels, test_features)
+    train_features, train_labels, test_features = checked
+    test_labels = label_checks.checked_test_labels(test_labels, train_labels, len(test_features))
     rng = np.random.default_rng(seed)
     accuracies = []
     for _ in range(draws):
         rows = _rows_per_class(train_labels, labels_per_class, rng)
-        accuracies.append(
-            linear_accuracy(train_features[rows], train_labels[rows], test_features, test_labels, inverse_penalty)
-        )
+        scores = _scores(train_features[rows], train_labels[rows], test_features, inverse_penalty)
+        accuracies.append(np.mean(scores.argmax(axis=1) == test_labels))
     return float(np.mean(accuracies))
 
 
@@ -135,7 +158,8 @@ def multi_label_scores(train_features, train_targets, test_features, inverse_pen
         Float array `(m, classes)`, for `mean_average_precision`: above 0 where the label is likely.
 
     Raises:
-        ValueError: If a class is on no image, or on all of those that count.
+        ValueError: If features or targets are wrong or do not fit each other, or a class is on no image, or on all of
+            those that count.
 
     Example:
 
@@ -144,9 +168,9 @@ def multi_label_scores(train_features, train_targets, test_features, inverse_pen
     array([[ True, False],
            [False,  True]])
     """
-    check_features(train_features, train_targets, test_features)
-    train_features, test_features = (np.asarray(one, "float32") for one in (train_features, test_features))
-    train_targets = np.asarray(train_targets)
+    pair = checked_pair(train_features, test_features)
+    train_features, test_features = (np.asarray(one, "float32") for one in pair)
+    train_targets = label_checks.checked_targets(train_targets, len(train_features), "train_targets")
     check_targets(train_targets)
     scores = np.empty((len(test_features), train_targets.shape[1]))
     for number in range(train_targets.shape[1]):
@@ -162,8 +186,9 @@ def check_targets(targets):
         labels = column[column >= 0]
         if len(np.unique(labels)) < 2:
             raise ValueError(
-                "Every class must be on some training images and not on others. "
-                f"Received: class {number}, which is on {int(labels.sum())} of {len(labels)}."
+                "Every class must be on some training images and not on others. Received: class "
+                f"{number}, which is on {int(labels.sum())} of {len(labels)}. Leave out its column, of the test images "
+                "too."
             )
 
 

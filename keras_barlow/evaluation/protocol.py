@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from keras_barlow.evaluation.knn import knn_accuracy
+from keras_barlow.evaluation.features import checked_features
+from keras_barlow.evaluation.knn import check_votes, knn_accuracy
 from keras_barlow.evaluation.linear import few_label_accuracy, linear_accuracy
+from keras_barlow.labels import checked_test_labels
 
 LABELS_PER_CLASS = 10
 
@@ -23,6 +25,10 @@ def evaluate_features(train_features, train_labels, test_features, test_labels, 
         A dictionary of floats in [0, 1]: `knn_top1`, `linear_top1`, `few_label_top1`. The last one is left out
         where a class has fewer than 10 training images.
 
+    Raises:
+        ValueError: If features or labels are wrong or do not fit each other, there is one class only, a test label is
+            of a class that training does not have, or `k` is not in 1..n.
+
     Example:
 
     >>> import numpy as np
@@ -31,8 +37,10 @@ def evaluate_features(train_features, train_labels, test_features, test_labels, 
     >>> evaluate_features(features, labels, features, labels, k=5)
     {'knn_top1': 1.0, 'linear_top1': 1.0, 'few_label_top1': 1.0}
     """
-    data = (train_features, train_labels, test_features, test_labels)
+    checked = checked_features(train_features, train_labels, test_features)
+    data = (*checked, checked_test_labels(test_labels, checked[1], len(checked[2])))
+    check_votes(k, len(checked[0]), temperature)
     results = {"knn_top1": knn_accuracy(*data, k=k, temperature=temperature), "linear_top1": linear_accuracy(*data)}
-    if np.unique(train_labels, return_counts=True)[1].min() >= LABELS_PER_CLASS:
+    if np.unique(data[1], return_counts=True)[1].min() >= LABELS_PER_CLASS:
         results["few_label_top1"] = few_label_accuracy(*data, labels_per_class=LABELS_PER_CLASS)
     return results

@@ -3,8 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_barlow.evaluation.knn import unit_rows
+from keras_barlow.evaluation.knn import check_votes, unit_rows
 from keras_barlow.evaluation.linear import linear_classifier
+from keras_barlow.labels import checked_features, checked_labels
 
 
 class Classifier(tf.Module):
@@ -47,7 +48,7 @@ def linear_head(features, labels, class_names=None, inverse_penalty=1.0):
     Raises:
         ValueError: If labels and features, or labels and names, do not fit together.
     """
-    class_names = _checked(features, labels, class_names)
+    features, labels, class_names = _checked(features, labels, class_names)
     kernel, bias = linear_classifier(features, labels, inverse_penalty)
     kernel = tf.Variable(kernel.astype("float32"), trainable=False, name="kernel")
     bias = tf.Variable(bias.astype("float32"), trainable=False, name="bias")
@@ -76,11 +77,12 @@ def knn_head(features, labels, class_names=None, k=20, temperature=0.1):
     >>> head(tf.constant([[0.9, 0.2]])).numpy().tolist()
     [[1.0, 0.0]]
     """
-    class_names = _checked(features, labels, class_names)
-    if not 1 <= k <= len(features):
-        raise ValueError(f"`k` must be between 1 and the number of labelled images, {len(features)}. Received: k={k}")
+    features, labels, class_names = _checked(features, labels, class_names)
+    check_votes(k, len(features), temperature)
     bank = tf.Variable(unit_rows(features).T, trainable=False, name="bank")
-    votes = tf.Variable(np.eye(len(class_names), dtype="float32")[np.asarray(labels)], trainable=False, name="votes")
+    one_hot = np.zeros((len(labels), len(class_names)), "float32")
+    one_hot[np.arange(len(labels)), labels] = 1.0
+    votes = tf.Variable(one_hot, trainable=False, name="votes")
 
     def scores(features):
         similarities, rows = tf.math.top_k(tf.matmul(tf.math.l2_normalize(features, axis=1, epsilon=1e-24), bank), k)
@@ -91,14 +93,10 @@ def knn_head(features, labels, class_names=None, k=20, temperature=0.1):
 
 
 def _checked(features, labels, class_names):
-    labels = np.asarray(labels)
-    if np.ndim(features) != 2 or labels.shape != (len(features),) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise ValueError(
-            "There must be features (n, features) and for each row a label, an integer from 0. "
-            f"Received: features {np.shape(features)}, labels {labels.shape} of dtype {labels.dtype}."
-        )
+    features = checked_features(features)
+    labels = checked_labels(labels, len(features), least_classes=2)
     count = int(labels.max()) + 1
     class_names = tuple(map(str, range(count))) if class_names is None else tuple(class_names)
     if len(class_names) < count:
         raise ValueError(f"Every class must have a name. Received: {len(class_names)} names for {count} classes.")
-    return class_names
+    return features, labels, class_names

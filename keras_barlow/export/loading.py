@@ -65,6 +65,11 @@ class _Loaded(keras.layers.Layer):
         self._features = function.output_shapes[-1]
         self.built = True
 
+    @property
+    def frozen_weights(self):
+        """Arrays that Keras does not count among the weights of this layer, in the order of the encoder's."""
+        return [variable.numpy() for variable in getattr(self._module, "variables", ())]
+
     def call(self, images):
         if self._on_255:
             return self._module(tf.cast(images, tf.uint8), training=False)
