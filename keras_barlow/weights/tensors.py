@@ -71,7 +71,12 @@ class Tensor:
     def read(self):
         """The numbers, as a read-only view of the storage."""
         numbers = self.storage.read()
-        strides = [stride * numbers.itemsize for stride in self.strides]
+        # Strides that are never taken may be of any size.
+        taken = 0 not in self.shape
+        strides = [
+            stride * numbers.itemsize if taken and size > 1 else 0
+            for size, stride in zip(self.shape, self.strides, strict=True)
+        ]
         # `_check_bounds` has shown that every number of the view is one of the storage.
         return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, strides, writeable=False)
 
