@@ -9,7 +9,7 @@ import os
 import struct
 import zlib
 
-from keras_barlow.weights.limits import RESAVE, Refused, allowance, shown
+from keras_barlow.weights.limits import Refused, allowance, shown
 from keras_barlow.weights.tensors import read_slice
 
 _END = struct.Struct("<4s4H2IH")
@@ -20,6 +20,7 @@ _LOCAL = struct.Struct("<4s5H3I2H")
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED = 1
 _FULL, _FULL_SHORT = 0xFFFFFFFF, 0xFFFF  # The number stands elsewhere, with 64 bits.
+_STORE = "Unpack it and pack it again without compression, as torch.save does."
 _DIRECTORY_LIMIT = 2**26  # More than half a million entries.
 
 
@@ -55,7 +56,7 @@ class Archive:
                 raise Refused(f"an archive with two entries named {_shown(entry.name)}")
             self._entries[entry.name] = entry
         if sum(entry.size for entry in self._entries.values()) > allowance(self.size):
-            raise Refused("an archive that expands far beyond its size", RESAVE)
+            raise Refused("an archive that expands far beyond its size", _STORE)
 
     @property
     def names(self):
@@ -112,9 +113,9 @@ class Archive:
     def _start(self, entry):
         """Where the bytes of an entry begin, if all of them are in the file and can be read."""
         if entry.flags & _ENCRYPTED:
-            raise Refused(f"the entry {_shown(entry.name)} is encrypted", "Unpack it with its password first.")
+            raise Refused(f"the entry {_shown(entry.name)} is encrypted", _STORE)
         if entry.method not in (_STORED, _DEFLATED):
-            raise Refused(f"the entry {_shown(entry.name)} is compressed by zip's method {entry.method}", RESAVE)
+            raise Refused(f"the entry {_shown(entry.name)} is compressed by zip's method {entry.method}", _STORE)
         if entry.method == _STORED and entry.packed != entry.size:
             raise Refused(f"the entry {_shown(entry.name)} has two lengths, {entry.packed} and {entry.size}")
         if entry.header + _LOCAL.size > self.size:

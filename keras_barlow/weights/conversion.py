@@ -5,6 +5,7 @@ import os
 import re
 
 import keras
+import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
@@ -134,7 +135,7 @@ def save_torch(encoder, path):
     for layer, name in _normalizations(encoder):
         state[f"{name}.num_batches_tracked"] = np.array(getattr(layer, "batches_tracked", 0), "int64")
     if os.fsdecode(path).endswith(".safetensors"):
-        safetensors.numpy.save_file(state, path, metadata={"format": "pt"})
+        safetensors.numpy.save_file(state, os.fsdecode(path), metadata={"format": "pt"})
         return path
     try:
         import torch
@@ -142,14 +143,20 @@ def save_torch(encoder, path):
         raise ImportError(
             "Writing a file of PyTorch needs PyTorch. Install it with pip install torch, or write a .safetensors file."
         ) from error
-    torch.save({name: torch.from_numpy(value) for name, value in state.items()}, path)
+    torch.save({name: _torch_tensor(torch, value) for name, value in state.items()}, path)
     return path
+
+
+def _torch_tensor(torch, value):
+    if value.dtype == ml_dtypes.bfloat16:  # PyTorch does not know NumPy's.
+        return torch.from_numpy(value.view("int16")).view(torch.bfloat16)
+    return torch.from_numpy(value)
 
 
 def _numbers(tensors, name):
     value = tensors[name].read()
     if value.dtype.kind == "c":
-        raise ValueError(f"The weights must be real numbers. Received: {name} of {value.dtype}.")
+        raise ValueError(f"The weights must be real numbers. Received: {name} of {value.dtype}. Save its real part.")
     return value
 
 
@@ -158,7 +165,8 @@ def _batches(tensors, name):
     value = tensors[name].read()
     if value.size != 1 or value.dtype.kind not in "iu":
         raise ValueError(
-            f"A count of batches must be one integer. Received: {name} of shape {value.shape} and {value.dtype}."
+            f"A count of batches must be one integer. Received: {name} of shape {value.shape} and {value.dtype}. "
+            "Save the file without it."
         )
     return int(value.item())
 

@@ -46,7 +46,7 @@ def safetensors_tensors(path):
         Refused: If the file is damaged.
     """
     try:
-        with safetensors.safe_open(path, "np"):
+        with safetensors.safe_open(os.fsdecode(path), "np"):
             pass
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise Refused(f"a damaged file of safetensors, {shown(str(error))}") from error

@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 
-from keras_barlow.weights.limits import DAMAGED, RESAVE, Refused, allowance
+from keras_barlow.weights.limits import Refused, allowance
 
 _DIMENSIONS = 32  # NumPy 1 has no more.
 _INTEGER = 2**63
+_EXPANDED = "If you trust the file, load it with torch and save contiguous copies of its tensors."
 
 
 class Storage:
@@ -40,7 +41,7 @@ class Storage:
 
     def _read(self):
         if self.dtype is None:
-            raise Refused("numbers of a kind that NumPy does not have", RESAVE)
+            raise Refused("numbers of a kind that NumPy does not have", "Load it with torch and save them as float32.")
         return np.frombuffer(self.load(), self.dtype, self.count)
 
 
@@ -92,7 +93,9 @@ class Tensor:
         # Python's integers do not overflow. NumPy multiplies the sizes other than 0 even if there is a 0.
         length = math.prod(max(size, 1) for size in self.shape) * self.storage.dtype.itemsize
         if length > self.storage.limit:
-            raise Refused(f"a tensor of shape {self.shape}, {length} bytes, which is far larger than the file", RESAVE)
+            raise Refused(
+                f"a tensor of shape {self.shape}, {length} bytes, which is far larger than the file", _EXPANDED
+            )
         inside = self.offset <= self.storage.count
         if 0 not in self.shape:
             last = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
@@ -100,8 +103,7 @@ class Tensor:
         if not inside:
             raise Refused(
                 f"a tensor outside its numbers: shape {self.shape}, strides {self.strides} from {self.offset} of "
-                f"{self.storage.count}",
-                DAMAGED,
+                f"{self.storage.count}"
             )
 
 

@@ -43,8 +43,9 @@ _DTYPES = {
 _RECORDS = ("_codecs", "argparse", "lightning", "numpy", "omegaconf", "pathlib", "pytorch_lightning", "torch", "typing")
 # `__builtin__` is the name of `builtins` in the protocol that PyTorch writes.
 _BUILTINS = ("builtins", "__builtin__")
-_PLAIN = ("bool", "bytearray", "bytes", "complex", "float", "frozenset", "int", "object", "set", "str")
-_MAGIC, _PICKLE = b"PK\x03\x04", b"\x80"
+_SCALARS = ("bool", "bytearray", "bytes", "complex", "float", "int", "long", "object", "str", "unicode")
+_SETS = ("frozenset", "set")
+_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _DEPTH = 100
 
@@ -173,7 +174,7 @@ def _find(module, name):
         return _GLOBALS[module, name]
     if module in ("torch", "torch.storage") and name in _DTYPES:
         return Global(name, SHELL.call)
-    if module.split(".")[0] in _RECORDS or (module in _BUILTINS and name in _PLAIN):
+    if module.split(".")[0] in _RECORDS or (module in _BUILTINS and name in (*_SCALARS, *_SETS)):
         return SHELL
     raise ValueError(
         "A file of weights holds tensors, and names nothing to be run. Received: one that names "
@@ -232,6 +233,7 @@ _GLOBALS = {
         (_BUILTINS, "dict", _dictionary),
         (_BUILTINS, "list", _sequence(list)),
         (_BUILTINS, "tuple", _sequence(tuple)),
+        (("copyreg", "copy_reg"), "_reconstructor", SHELL.call),
         (("collections",), "Counter", _dictionary),
         (("collections",), "OrderedDict", _dictionary),
         (("collections",), "defaultdict", _default_dictionary),

@@ -86,7 +86,7 @@ def damage(rng, bases):
     content = bases[name]
     done = []
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        kinds = [*BYTES, *BYTES, *_structured(content)]
+        kinds = [*BYTES, *_structured(content)]
         kind = rng.choice(kinds)
         try:
             content = kind(rng, content, bases)
