@@ -69,6 +69,7 @@ def load_torch(path, encoder, prefix=None):
     >>> print(load_torch(save_torch(encoder, path), encoder))
     120 tensors loaded from 'the top'
     """
+    path = os.path.expanduser(path)
     tensors = read_tensors(path)
     wanted = list(_named_variables(encoder))
     prefix, counted = _place(tensors, prefix, path)
@@ -134,8 +135,9 @@ def save_torch(encoder, path):
     state = {name: _to_torch(variable) for name, variable in _named_variables(encoder)}
     for layer, name in _normalizations(encoder):
         state[f"{name}.num_batches_tracked"] = np.array(getattr(layer, "batches_tracked", 0), "int64")
-    if os.fsdecode(path).endswith(".safetensors"):
-        safetensors.numpy.save_file(state, os.fsdecode(path), metadata={"format": "pt"})
+    file = os.fsdecode(os.path.expanduser(path))
+    if file.endswith(".safetensors"):
+        safetensors.numpy.save_file(state, file, metadata={"format": "pt"})
         return path
     try:
         import torch
@@ -143,7 +145,7 @@ def save_torch(encoder, path):
         raise ImportError(
             "Writing a file of PyTorch needs PyTorch. Install it with pip install torch, or write a .safetensors file."
         ) from error
-    torch.save({name: _torch_tensor(torch, value) for name, value in state.items()}, path)
+    torch.save({name: _torch_tensor(torch, value) for name, value in state.items()}, file)
     return path
 
 
