@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 import zipfile
 
 import keras
@@ -12,6 +13,7 @@ import keras_barlow as kb
 from keras_barlow import weights
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+safetensors_torch = pytest.importorskip("safetensors.torch")
 nn = torch.nn
 
 MEAN, DEVIATION = kb.encoders.IMAGENET_MEAN, kb.encoders.IMAGENET_DEVIATION
@@ -166,6 +168,82 @@ def test_every_layout_loads_and_comes_back_bit_for_bit(layout, legacy, small, tm
         assert back[name].dtype == value.dtype and torch.equal(back[name], value), name
 
 
+@pytest.mark.parametrize("name", ["out.safetensors", "model.bin"])
+@pytest.mark.parametrize("layout", ["torchvision", "reference checkpoint", "lightly"])
+def test_safetensors_load_and_come_back_bit_for_bit(layout, name, small, tmp_path):
+    """By the same names: safetensors are flat, so what is nested stands before the names."""
+    wrap, prefix = {
+        "torchvision": (lambda state: {**state, **other_tensors("fc.weight")}, ""),
+        "reference checkpoint": (lambda state: with_prefix(state, "module.backbone."), "module.backbone."),
+        "lightly": (lambda state: with_prefix(counted(state), "backbone."), "backbone."),
+    }[layout]
+    state = small.state_dict()
+    safetensors_torch.save_file(wrap(state), tmp_path / name)
+    encoder = small_encoder()
+    loaded = weights.load_torch(tmp_path / name, encoder)
+    assert loaded.prefix == prefix and len(loaded.names) == len(state)
+    out = tmp_path / "again.safetensors"
+    assert weights.save_torch(encoder, out) == out
+    back = safetensors_torch.load_file(out)
+    assert set(back) == set(state)
+    for key, value in state.items():
+        assert back[key].dtype == value.dtype and torch.equal(back[key], value), key
+
+
+def test_half_precision_in_safetensors(small, tmp_path):
+    state = {name: value.bfloat16() if value.ndim == 4 else value for name, value in small.state_dict().items()}
+    state |= {name: value.half() for name, value in state.items() if name.endswith("bias")}
+    safetensors_torch.save_file(state, tmp_path / "in.safetensors")
+    encoder = small_encoder()
+    weights.load_torch(tmp_path / "in.safetensors", encoder)
+    kernel = encoder.get_layer("stem_convolution").kernel
+    np.testing.assert_array_equal(kernel, state["conv1.weight"].float().permute(2, 3, 1, 0))
+    np.testing.assert_array_equal(encoder.get_layer("stem_normalization").beta, state["bn1.bias"].float())
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_an_encoder_in_bfloat16_comes_back(ending, tmp_path):
+    keras.config.set_dtype_policy("bfloat16")
+    encoder = small_encoder()
+    other = small_encoder()
+    weights.load_torch(weights.save_torch(encoder, tmp_path / f"out.{ending}"), other)
+    for value, expected in zip(other.get_weights(), encoder.get_weights(), strict=True):
+        np.testing.assert_array_equal(np.asarray(value, "float32"), np.asarray(expected, "float32"))
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_the_home_folder_may_be_written_as_a_tilde(ending, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = f"~/out.{ending}"
+    assert weights.save_torch(small_encoder(), path) == path and (tmp_path / f"out.{ending}").exists()
+    assert len(weights.load_torch(path, small_encoder()).names) > 50
+
+
+def test_safetensors_are_written_without_pytorch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    weights.save_torch(small_encoder(), tmp_path / "out.safetensors")
+    with pytest.raises(ImportError, match=r"or write a \.safetensors file"):
+        weights.save_torch(small_encoder(), tmp_path / "out.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("bn1.num_batches_tracked", torch.tensor([1, 2]), "one integer. Received: bn1.num_batches_tracked of shape"),
+        ("bn1.num_batches_tracked", torch.tensor(float("nan")), "one integer. Received: .*float32"),
+        ("conv1.weight", torch.ones(4, 3, 7, 7, dtype=torch.complex64), "real numbers. Received: conv1.weight"),
+    ],
+)
+def test_the_encoder_is_as_it_was_if_a_value_is_refused(name, value, match, small, tmp_path):
+    torch.save({**small.state_dict(), name: value}, tmp_path / "in.pth")
+    encoder = small_encoder()
+    before = encoder.get_weights()
+    with pytest.raises(ValueError, match=match):
+        weights.load_torch(tmp_path / "in.pth", encoder)
+    for weight, old in zip(encoder.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+
+
 @pytest.mark.parametrize(
     "layout",
     [
@@ -203,7 +281,8 @@ def test_a_batch_trains_the_same_statistics(small, tmp_path):
 
 def test_other_numbers_and_views_of_one_storage(small, tmp_path):
     state = {name: value.half() if value.is_floating_point() else value for name, value in small.state_dict().items()}
-    # A transposed view, and a part of a larger tensor.
+    # A transposed view, a part of a larger tensor, and numbers that stand in the file once for four.
+    state["layer1.0.conv1.weight"] = torch.ones(1, 4, 1, 1).expand(4, 4, 1, 1)
     state["conv1.weight"] = state["conv1.weight"].permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
     state["bn1.bias"] = torch.cat([torch.ones(5).half(), state["bn1.bias"]])[5:]
     state["bn1.weight"] = state["bn1.weight"].bfloat16()

@@ -1,11 +1,15 @@
 """ResNets of PyTorch, by torchvision's names, and the encoders of this library: the same numbers in another order."""
 
 import dataclasses
+import os
 import re
 
 import keras
+import ml_dtypes
 import numpy as np
+import safetensors.numpy
 
+from keras_barlow.weights.limits import shown
 from keras_barlow.weights.torch_file import read_tensors
 
 # Of the names of torchvision's layers, those by which lightly's nn.Sequential counts them.
@@ -38,10 +42,10 @@ class Loaded:
 def load_torch(path, encoder, prefix=None):
     """Loads the weights of a PyTorch ResNet into an encoder of `encoders`.
 
-    The file is that of `torch.save`: a state dict, or a checkpoint that holds one. PyTorch is not needed, and nothing
-    in the file is run. Where the ResNet stands in it is found by its names: torchvision's, as in the reference code of
-    Barlow Twins, VISSL, MMSelfSup and solo-learn, or the numbers of lightly's `nn.Sequential`. What stands before
-    (`module.`, `backbone.`, `state_dict.`) does not matter.
+    The file is one of `torch.save`, a state dict or a checkpoint that holds one, or of safetensors; its content tells
+    which. PyTorch is not needed, and nothing in the file is run. Where the ResNet stands in it is found by its names:
+    torchvision's, as in the reference code of Barlow Twins, VISSL, MMSelfSup and solo-learn, or the numbers of
+    lightly's `nn.Sequential`. What stands before (`module.`, `backbone.`, `state_dict.`) does not matter.
 
     Args:
         path: Of the file.
@@ -53,9 +57,9 @@ def load_torch(path, encoder, prefix=None):
         `Loaded`; print it.
 
     Raises:
-        ValueError: If the file cannot be read or names what is to be run; if there is no ResNet in it, or more than
-            one; or at the first tensor that is missing or of another shape, with both shapes. The encoder is as it
-            was then.
+        ValueError: If the file is damaged, expands far beyond its size, or names what is to be run; if there is no
+            ResNet in it, or more than one; or at the first tensor that is missing or of another shape, with both
+            shapes. The encoder is as it was then.
 
     Example:
 
@@ -65,6 +69,7 @@ def load_torch(path, encoder, prefix=None):
     >>> print(load_torch(save_torch(encoder, path), encoder))
     120 tensors loaded from 'the top'
     """
+    path = os.path.expanduser(path)
     tensors = read_tensors(path)
     wanted = list(_named_variables(encoder))
     prefix, counted = _place(tensors, prefix, path)
@@ -82,7 +87,7 @@ def load_torch(path, encoder, prefix=None):
                 f"{tensors[own].shape}; the encoder needs {_torch_shape(variable)}. Compare blocks, width and stem."
             )
         names.append(own)
-        values.append(tensors[own].read())
+        values.append(_numbers(tensors, own))
     own = {name.rsplit(".", 1)[0] for name in names}
     counters = {name.rsplit(".", 1)[0]: name for name in tensors if name.endswith(".num_batches_tracked")}
     inside = [name for name in tensors if name.startswith(prefix) and _is_block(name.removeprefix(prefix), counted)]
@@ -90,21 +95,28 @@ def load_torch(path, encoder, prefix=None):
     if extra:
         raise ValueError(
             "The weights must be of the same architecture as the encoder. Received: "
-            f"{extra[0]} of shape {tensors[extra[0]].shape}, for which the encoder has no place. It has too few blocks."
+            f"{shown(extra[0])} of shape {tensors[extra[0]].shape}, for which the encoder has no place. "
+            "It has too few blocks."
         )
-    for (_, variable), value in zip(wanted, values, strict=True):
-        variable.assign(_to_keras(value))
+    tracked = []
     for layer, name in _normalizations(encoder):
         counter = counters.get(prefix + (_count(name) if counted else name))
-        # Keras does not count; it is kept for `save_torch`.
-        layer.batches_tracked = 0 if counter is None else int(tensors[counter].read())
+        tracked.append((layer, 0 if counter is None else _batches(tensors, counter)))
         names += [] if counter is None else [counter]
+    # Nothing is assigned before everything has been read.
+    for (_, variable), value in zip(wanted, values, strict=True):
+        variable.assign(_to_keras(value))
+    for layer, batches in tracked:
+        # Keras does not count; it is kept for `save_torch`.
+        layer.batches_tracked = batches
     used = set(names)
     return Loaded(prefix, tuple(names), tuple(name for name in tensors if name not in used))
 
 
 def save_torch(encoder, path):
     """Writes an encoder as a state dict with torchvision's names, for PyTorch's ResNets.
+
+    A path that ends in `.safetensors` gives a file of safetensors, any other one of `torch.save`.
 
     A file that `load_torch` read comes back bit for bit. The images of PyTorch's networks are standardised before;
     the encoder's mean and deviation are in its layer `standardize`.
@@ -117,18 +129,48 @@ def save_torch(encoder, path):
         `path`.
 
     Raises:
-        ImportError: If PyTorch is not installed.
+        ImportError: If PyTorch is not installed, which safetensors does not need.
         ValueError: If it is no encoder of `encoders`.
     """
+    state = {name: _to_torch(variable) for name, variable in _named_variables(encoder)}
+    for layer, name in _normalizations(encoder):
+        state[f"{name}.num_batches_tracked"] = np.array(getattr(layer, "batches_tracked", 0), "int64")
+    file = os.fsdecode(os.path.expanduser(path))
+    if file.endswith(".safetensors"):
+        safetensors.numpy.save_file(state, file, metadata={"format": "pt"})
+        return path
     try:
         import torch
     except ImportError as error:
-        raise ImportError("Writing a file of PyTorch needs PyTorch. Install it with pip install torch.") from error
-    state = {name: torch.from_numpy(_to_torch(variable)) for name, variable in _named_variables(encoder)}
-    for layer, name in _normalizations(encoder):
-        state[f"{name}.num_batches_tracked"] = torch.tensor(getattr(layer, "batches_tracked", 0))
-    torch.save(state, path)
+        raise ImportError(
+            "Writing a file of PyTorch needs PyTorch. Install it with pip install torch, or write a .safetensors file."
+        ) from error
+    torch.save({name: _torch_tensor(torch, value) for name, value in state.items()}, file)
     return path
+
+
+def _torch_tensor(torch, value):
+    if value.dtype == ml_dtypes.bfloat16:  # PyTorch does not know NumPy's.
+        return torch.from_numpy(value.view("int16")).view(torch.bfloat16)
+    return torch.from_numpy(value)
+
+
+def _numbers(tensors, name):
+    value = tensors[name].read()
+    if value.dtype.kind == "c":
+        raise ValueError(f"The weights must be real numbers. Received: {name} of {value.dtype}. Save its real part.")
+    return value
+
+
+def _batches(tensors, name):
+    """What a normalization layer of PyTorch counts."""
+    value = tensors[name].read()
+    if value.size != 1 or value.dtype.kind not in "iu":
+        raise ValueError(
+            f"A count of batches must be one integer. Received: {name} of shape {value.shape} and {value.dtype}. "
+            "Save the file without it."
+        )
+    return int(value.item())
 
 
 def _named_variables(encoder):
@@ -201,11 +243,11 @@ def _place(tensors, prefix, path):
     if len(places) > 1:
         places = {place for place in places if not _TEACHERS.search(place[0])} or places
     if len(places) != 1:
-        shown = (
-            ", ".join(sorted(repr(place[0]) for place in places)) or f"{', '.join(list(tensors)[:3]) or 'no tensor'}"
-        )
+        found = sorted(repr(shown(place[0])) for place in places)[:8] or [shown(name) for name in list(tensors)[:3]]
         remedy = "Choose one with prefix=." if places else "Its names should be torchvision's, or lightly's numbers."
-        raise ValueError(f"There must be one ResNet in the file. Received: {path} with {shown}. {remedy}")
+        raise ValueError(
+            f"There must be one ResNet in the file. Received: {path} with {', '.join(found) or 'no tensor'}. {remedy}"
+        )
     return places.pop()
 
 

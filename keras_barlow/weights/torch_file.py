@@ -5,220 +5,271 @@ containers, and the records that training frameworks leave in their checkpoints,
 else is refused before it is looked up.
 """
 
-import collections
 import io
-import math
-import pickle
+import os
+import stat
 import struct
-import zipfile
 
 import ml_dtypes
-import numpy as np
+
+from keras_barlow.weights.archive import Archive
+from keras_barlow.weights.limits import RESAVE, Refused, allowance, shown
+from keras_barlow.weights.pickle_machine import SHELL, Global, Machine, fill
+from keras_barlow.weights.safetensors_file import is_safetensors, safetensors_tensors
+from keras_barlow.weights.tensors import Storage, Tensor, read_slice
 
 _DTYPES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
     "HalfStorage": "float16",
     "BFloat16Storage": ml_dtypes.bfloat16,
+    "ComplexDoubleStorage": "complex128",
+    "ComplexFloatStorage": "complex64",
     "LongStorage": "int64",
     "IntStorage": "int32",
     "ShortStorage": "int16",
     "CharStorage": "int8",
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
-}
-# `__builtin__` is the name of `builtins` in the protocol that PyTorch writes.
-_CONTAINERS = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("collections", "Counter"): collections.Counter,
-    ("torch", "Size"): tuple,
-    **{
-        (module, kind.__name__): kind
-        for module in ("builtins", "__builtin__")
-        for kind in (dict, frozenset, list, set, tuple)
-    },
+    # Quantized numbers without their scale, which only tensors that become shells use.
+    "QInt32Storage": "int32",
+    "QInt8Storage": "int8",
+    "QUInt8Storage": "uint8",
+    "QUInt4x2Storage": "uint8",
+    "QUInt2x4Storage": "uint8",
+    "UntypedStorage": "uint8",
 }
 # Settings, schedules and scores in checkpoints of training frameworks, of which nothing is needed.
 _RECORDS = ("_codecs", "argparse", "lightning", "numpy", "omegaconf", "pathlib", "pytorch_lightning", "torch", "typing")
+# `__builtin__` is the name of `builtins` in the protocol that PyTorch writes.
+_BUILTINS = ("builtins", "__builtin__")
+_SCALARS = ("bool", "bytearray", "bytes", "complex", "float", "int", "long", "object", "str", "unicode")
+_SETS = ("frozenset", "set")
+_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-
-
-class Tensor:
-    """A tensor in a file, read when it is asked for.
-
-    Args:
-        storage: `Storage` that holds its numbers.
-        offset: Of the first one.
-        shape: Tuple.
-        strides: Tuple, in numbers.
-    """
-
-    def __init__(self, storage, offset, shape, strides):
-        self.storage = storage
-        self.offset = offset
-        self.shape = tuple(shape)
-        self.strides = tuple(strides)
-
-    def read(self):
-        """The numbers, as an array of its own."""
-        numbers = self.storage.read()
-        last = self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
-        if math.prod(self.shape) and not 0 <= self.offset <= last < len(numbers):
-            raise ValueError(
-                f"A tensor must lie within its numbers. Received: shape {self.shape}, strides {self.strides} from "
-                f"{self.offset} of {len(numbers)}. The file is damaged."
-            )
-        strides = [stride * numbers.itemsize for stride in self.strides]
-        return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, strides).copy()
-
-
-class Storage:
-    """The numbers of one or several tensors.
-
-    Args:
-        dtype: Of the numbers.
-        load: Function without arguments that returns their bytes.
-    """
-
-    def __init__(self, dtype, load):
-        self.dtype = np.dtype(dtype)
-        self.load = load
-
-    def read(self):
-        """All numbers, in one row."""
-        return np.frombuffer(self.load(), self.dtype)
+_DEPTH = 100
 
 
 def read_tensors(path):
-    """All tensors of a file of `torch.save`, however deep in dictionaries and lists.
+    """All tensors of a file, however deep in dictionaries and lists.
 
     Args:
-        path: Of the file, in the zip format of PyTorch 1.6 and later or in the one before.
+        path: Of a file of `torch.save`, in the zip format of PyTorch 1.6 and later or in the one before, or of
+            safetensors. The content tells which.
 
     Returns:
         Dictionary from names, `"state_dict.layer1.0.conv1.weight"`, to `Tensor`.
 
     Raises:
-        ValueError: If the file is none of PyTorch's, or names something that is no data.
+        ValueError: If the file is none of these, names something that is no data, holds tensors that lie outside of
+            it, or expands far beyond its size.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise Refused("no regular file", "Give the path of the file itself.")
         with open(path, "rb") as file:
-            content = _unzipped(path, file) if zipfile.is_zipfile(file) else _legacy(file)
-    except (pickle.UnpicklingError, EOFError, KeyError, IndexError, AttributeError, TypeError, struct.error) as error:
-        raise ValueError(f"The file must be one of torch.save. Received: {path} ({error}).") from error
-    return dict(_flattened("", content))
+            first = file.read(9)
+        if is_safetensors(path, first):
+            return safetensors_tensors(path)
+        return _unzipped(path) if first.startswith(_MAGIC) else _legacy(path)
+    except Refused as error:
+        raise error.about(path) from error
 
 
-def _unzipped(path, file):
-    with zipfile.ZipFile(file) as archive:
-        program = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
-        if program is None:
-            raise ValueError(f"The file must be one of torch.save. Received: {path}, an archive of another kind.")
-        root = program.removesuffix("data.pkl")
+class _Storages:
+    """The storages that a pickle names, each once.
 
-        def storage(kind, key, count):
-            def load():
-                with zipfile.ZipFile(path) as again:
-                    return again.read(f"{root}data/{key}")
+    Args:
+        path: Of the file.
+        place: Function of a key and the length of the storage in bytes that returns a function that reads it. None
+            if that is known only after the pickle.
+    """
 
-            return Storage(_dtype(kind), load)
+    def __init__(self, path, place=None):
+        self.path = path
+        self.size = os.path.getsize(path)
+        self.found = {}
+        self._place = place
 
-        return _Reader(io.BytesIO(archive.read(program)), storage).load()
+    def __call__(self, identity):
+        """The storage for what the pickle gives for it."""
+        if type(identity) is tuple and len(identity) == 4 and identity[0] == "module":
+            return SHELL  # The source of a class, in files before the zip format.
+        if type(identity) is not tuple or len(identity) not in (5, 6):
+            raise Refused("its pickle asks for something that is no storage")
+        _, kind, key, _, count = identity[:5]
+        if identity[5:] not in ((), (None,)):
+            raise Refused("views of storages, as PyTorch wrote them before 0.4", RESAVE)
+        dtype = _DTYPES.get(kind.name) if type(kind) is Global else None
+        if dtype is None or type(key) is not str or not key.isascii() or type(count) is not int or count < 0:
+            raise Refused("a storage without a known kind, a name and a length")
+        if key not in self.found:
+            self.found[key] = (kind.name, count, self._storage(key, dtype, count))
+        if self.found[key][:2] != (kind.name, count):
+            raise Refused(f"the storage {shown(key)} twice, with two lengths or kinds", RESAVE)
+        return self.found[key][2]
+
+    def _storage(self, key, dtype, count):
+        storage = Storage(self.path, self.size, dtype, count, None)
+        if self._place is not None:
+            storage.load = self._place(key, count * storage.dtype.itemsize, storage.dtype.itemsize)
+        return storage
 
 
-def _legacy(file):
+def _unzipped(path):
+    archive = Archive(path)
+    programs = [name for name in archive.names if name == b"data.pkl" or name.endswith(b"/data.pkl")]
+    if not programs:
+        raise Refused("an archive of another kind", "Give a file of weights.")
+    program = min(programs, key=lambda name: name.count(b"/"))
+    root = program.removesuffix(b"data.pkl")
+    if root + b"byteorder" in archive.names and archive.read(root + b"byteorder") != b"little":
+        raise Refused("numbers with the highest byte first", RESAVE)
+
+    def place(key, length, itemsize):
+        name = root + b"data/" + key.encode("ascii")
+        # Bytes of a storage that are too few for one more number are not declared.
+        if not length <= archive.size_of(name) < length + itemsize:
+            raise Refused(f"the storage {shown(key)} of {archive.size_of(name)} bytes instead of {length}")
+        return lambda: archive.read(name)
+
+    content = archive.read(program)
+    machine = Machine(io.BytesIO(content), len(content), _find, _Storages(path, place))
+    return _flattened(machine.run(), machine.steps)
+
+
+def _legacy(path):
     """The format before PyTorch 1.6: pickles one after another, then the numbers."""
-    storages, counts = {}, {}
-
-    def storage(kind, key, count):
-        counts[key] = count
-        return storages.setdefault(key, Storage(_dtype(kind), None))
-
-    file.seek(0)
-    magic, _, _ = (_Reader(file, storage).load() for _ in range(3))
-    if magic != _LEGACY_MAGIC:
-        raise pickle.UnpicklingError("it begins otherwise")
-    content = _Reader(file, storage).load()
-    for key in _Reader(file, storage).load():
-        found, count = storages[key], counts[key]
-        length, numbers = file.read(8), file.read(count * found.dtype.itemsize)
-        if length != struct.pack("<q", count) or len(numbers) != count * found.dtype.itemsize:
-            raise pickle.UnpicklingError("it ends too early")
-        found.load = lambda numbers=numbers: numbers
-    return content
+    storages = _Storages(path)
+    with open(path, "rb") as file:
+        machine = Machine(file, storages.size, _find, storages)
+        magic, _, system = (machine.run() for _ in range(3))
+        if type(magic) is not int or magic != _LEGACY_MAGIC:
+            raise Refused("it begins otherwise")
+        if type(system) is dict and system.get("little_endian") is False:
+            raise Refused("numbers with the highest byte first", RESAVE)
+        content, keys = machine.run(), machine.run()
+        _place_in_order(path, storages, keys, file.tell())
+    return _flattened(content, machine.steps)
 
 
-def _dtype(kind):
-    return _DTYPES.get(kind.name, "uint8")
+def _place_in_order(path, storages, keys, position):
+    named = type(keys) is list and all(type(key) is str for key in keys)
+    if not named or sorted(keys) != sorted(storages.found):
+        raise Refused("other storages than its tensors have")
+    for key in keys:
+        _, count, storage = storages.found[key]
+        length = count * storage.dtype.itemsize
+        if position + 8 + length > storages.size:
+            raise Refused(f"it ends too early, in the storage {shown(key)}")
+        if read_slice(path, position, 8) != struct.pack("<q", count):
+            raise Refused(f"the storage {shown(key)} with another length than its tensors say")
+        storage.load = lambda start=position + 8, length=length: read_slice(path, start, length)
+        position += 8 + length
 
 
-class _Named:
-    """What a pickle may name and nobody calls: the kind of a storage."""
-
-    def __init__(self, name):
-        self.name = name
-
-
-class _Shell:
-    """Takes the place of a record. Whatever is done with it does nothing."""
-
-    def __init__(self, *_, **__):
-        pass
-
-    def __setstate__(self, _):
-        pass
-
-    def __setitem__(self, *_):
-        pass
-
-    def append(self, _):
-        pass
-
-    def extend(self, _):
-        pass
-
-    def __hash__(self):
-        return id(self)
+def _find(module, name):
+    """What stands for something that a pickle names. Nothing is imported or looked up."""
+    if (module, name) in _GLOBALS:
+        return _GLOBALS[module, name]
+    if module in ("torch", "torch.storage") and name in _DTYPES:
+        return Global(name, SHELL.call)
+    if module.split(".")[0] in _RECORDS or (module in _BUILTINS and name in (*_SCALARS, *_SETS)):
+        return SHELL
+    raise ValueError(
+        "A file of weights holds tensors, and names nothing to be run. Received: one that names "
+        f"{shown(module)}.{shown(name)}. It was not run. {RESAVE}"
+    )
 
 
-class _Reader(pickle.Unpickler):
-    def __init__(self, file, storage):
-        super().__init__(file, encoding="utf-8")
-        self._storage = storage
-
-    def persistent_load(self, pid):
-        _, kind, key, _, count = pid[:5]
-        return self._storage(kind, key, count)
-
-    def find_class(self, module, name):
-        if (module, name) in _CONTAINERS:
-            return _CONTAINERS[module, name]
-        if module == "torch._utils" and name in _REBUILD:
-            return _REBUILD[name]
-        if module in ("torch", "torch.storage") and name.endswith("Storage"):
-            return _Named(name)
-        if module.split(".")[0] in _RECORDS:
-            return _Shell
-        raise ValueError(
-            f"A file of weights holds tensors, and names nothing to be run. Received: one that names {module}.{name}. "
-            "It was not run. If you trust the file, load it with torch and save its state_dict by itself."
-        )
+def _tensor(arguments):
+    if len(arguments) < 4 or type(arguments[0]) is not Storage:
+        raise Refused("a tensor without numbers")
+    return Tensor(*arguments[:4])
 
 
-def _tensor(storage, offset, shape, strides, *_):
-    return Tensor(storage, offset, shape, strides)
+def _tensor_of_new_kind(arguments):
+    """With a dtype that no storage has: float8, uint16. It is listed and cannot be read."""
+    if len(arguments) < 4 or type(arguments[0]) is not Storage:
+        raise Refused("a tensor without numbers")
+    storage = arguments[0]
+    return Tensor(Storage(storage.path, 0, None, None, None), *arguments[1:4])
 
 
-_REBUILD = {"_rebuild_tensor_v2": _tensor, "_rebuild_tensor": _tensor, "_rebuild_parameter": lambda data, *_: data}
+def _parameter(arguments):
+    return arguments[0] if arguments and type(arguments[0]) is Tensor else SHELL
 
 
-def _flattened(prefix, content):
+def _sequence(kind):
+    def make(arguments):
+        if arguments and type(arguments[0]) not in (list, tuple):
+            raise Refused("its pickle makes a list of what is none")
+        return kind(arguments[0] if arguments else ())
+
+    return make
+
+
+def _dictionary(arguments):
+    """Of another one, of pairs as Python 2 wrote ordered dictionaries, or empty."""
+    content = arguments[0] if arguments else {}
+    if type(content) is dict:
+        return dict(content)
+    found = {}
+    if content is not SHELL:
+        if type(content) not in (list, tuple) or not all(type(pair) in (list, tuple) for pair in content):
+            raise Refused("its pickle makes a dictionary of what is none")
+        for pair in content:
+            fill(found, pair[:1], pair[1:])
+    return found
+
+
+def _default_dictionary(arguments):
+    return _dictionary(arguments[1:])
+
+
+_GLOBALS = {
+    (module, name): Global(name, call)
+    for modules, name, call in (
+        (_BUILTINS, "dict", _dictionary),
+        (_BUILTINS, "list", _sequence(list)),
+        (_BUILTINS, "tuple", _sequence(tuple)),
+        (("copyreg", "copy_reg"), "_reconstructor", SHELL.call),
+        (("collections",), "Counter", _dictionary),
+        (("collections",), "OrderedDict", _dictionary),
+        (("collections",), "defaultdict", _default_dictionary),
+        (("collections",), "deque", _sequence(list)),
+        (("torch",), "Size", _sequence(tuple)),
+        (("torch._utils",), "_rebuild_tensor", _tensor),
+        (("torch._utils",), "_rebuild_tensor_v2", _tensor),
+        (("torch._utils",), "_rebuild_tensor_v3", _tensor_of_new_kind),
+        (("torch._utils",), "_rebuild_parameter", _parameter),
+        (("torch._utils",), "_rebuild_parameter_with_state", _parameter),
+    )
+    for module in modules
+}
+
+
+def _flattened(content, steps):
     """The tensors, each with the path to it."""
-    if isinstance(content, Tensor):
-        yield prefix, content
-    elif isinstance(content, dict):
-        for name, part in content.items():
-            yield from _flattened(f"{prefix}.{name}" if prefix else str(name), part)
-    elif isinstance(content, (list, tuple)):
-        for number, part in enumerate(content):
-            yield from _flattened(f"{prefix}.{number}" if prefix else str(number), part)
+    tensors = {}
+    # A value may stand in many places, and within itself.
+    left = allowance(steps) // 2
+    waiting = [("", content, 0)] if type(content) in (dict, list, tuple, Tensor) else []
+    while waiting:
+        prefix, part, depth = waiting.pop()
+        if type(part) is Tensor:
+            tensors[prefix] = part
+            continue
+        if depth == _DEPTH:
+            raise Refused(f"containers nested deeper than {_DEPTH}", RESAVE)
+        found = []
+        for name, value in part.items() if type(part) is dict else enumerate(part):
+            left -= 1
+            if type(value) in (dict, list, tuple, Tensor):
+                name = str(name)
+                left -= (len(prefix) + len(name)) // 16
+                found.append((f"{prefix}.{name}" if prefix else name, value, depth + 1))
+            if left < 0:
+                raise Refused("the same values in too many places", RESAVE)
+        waiting += reversed(found)
+    return tensors
