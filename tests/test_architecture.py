@@ -17,6 +17,7 @@ FLOORS = [
         "ablations",
         "asymmetry",
         "distribution",
+        "labels",
         "optimizers",
         "plots",
         "version",
