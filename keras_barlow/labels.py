@@ -95,27 +95,35 @@ def checked_targets(targets, count=None, name="targets"):
     return targets
 
 
-def check_known_classes(train_labels, test_labels):
-    """Refuses test labels of classes that training does not have: nothing can predict them.
+def checked_test_labels(test_labels, train_labels, count=None, name="test_labels"):
+    """Labels to test with as int64, if training has their classes: nothing can predict the others.
 
     Args:
-        train_labels: int64 array `(n,)`.
-        test_labels: int64 array `(m,)`.
+        test_labels: Array-like `(m,)`, see `checked_labels`.
+        train_labels: int64 array `(n,)`, checked.
+        count: Number of rows that the test labels belong to; None skips the check.
+        name: Name of the argument, for the error.
+
+    Returns:
+        int64 array `(m,)`.
 
     Raises:
-        ValueError: If there are such labels.
+        ValueError: For what `checked_labels` refuses, and for classes that training does not have.
 
     Example:
 
-    >>> check_known_classes(np.array([0, 1, 2]), np.array([2, 1]))
+    >>> checked_test_labels([2, 1], np.array([0, 1, 2])).tolist()
+    [2, 1]
     """
+    test_labels = checked_labels(test_labels, count, name)
     unknown = np.setdiff1d(test_labels, train_labels)
     if len(unknown):
         raise ValueError(
             f"Training and test must have the same classes. Received: labels {_some(unknown)} of the test images that "
             "training does not have. Add their classes to training, or drop these rows from the test images: "
-            "`keep = np.isin(test_labels, train_labels)`."
+            f"`keep = np.isin({name}, train_labels)`."
         )
+    return test_labels
 
 
 def checked_features(features, name="features", finite=True):
@@ -145,6 +153,8 @@ def checked_features(features, name="features", finite=True):
         raise ValueError(
             f"Features must be (n, features), rows of one length. Received: `{name}` with rows of several lengths."
         ) from error
+    if array.dtype.name == "bfloat16":
+        array = array.astype("float32")
     if array.ndim != 2 or not array.size or array.dtype.kind not in "fiub":
         raise ValueError(
             f"Features must be numbers (n, features), at least one row. Received: `{name}` of shape {array.shape} and "
@@ -155,12 +165,13 @@ def checked_features(features, name="features", finite=True):
     return array
 
 
-def check_finite(features, name="features"):
+def check_finite(features, name="features", first=0):
     """Refuses features that are not finite in float32, in which they are compared.
 
     Args:
         features: Array `(n, features)`.
         name: Name of the argument, for the error.
+        first: Row of the argument that these features begin with.
 
     Raises:
         ValueError: If there are NaN or infinite values.
@@ -178,8 +189,8 @@ def check_finite(features, name="features"):
         if len(rows):
             raise ValueError(
                 f"Features must be finite. Received: NaN or infinite values in `{name}`, first in row "
-                f"{start + rows[0]}. Look for them in the images, and in the weights and moving statistics of the "
-                "encoder (`encoder.get_weights()`); go back to an encoder without them."
+                f"{first + start + rows[0]}. Look for them in the images, and in the weights and moving statistics of "
+                "the encoder (`encoder.get_weights()`); go back to an encoder without them."
             )
 
 
@@ -231,7 +242,7 @@ def _as_integers(labels, name):
     if kind in "uf":
         # What does not fit into int64 is no class number either: clipped, it is refused for its gap.
         labels = np.clip(labels.astype("float64"), -(2.0**53), 2.0**53)
-    return labels.astype("int64")
+    return labels.astype("int64", copy=False)
 
 
 def _check_length(labels, count, name):
