@@ -21,11 +21,11 @@ _OTHER_FORMATS = (
     (0, b"<?xml", "XML"),
     (0, b"<!DOCTYPE", "HTML"),
     (0, b"<html", "HTML"),
-    (0, b"\0\0\1\0", "icon"),
+    (0, b"\0\0\1\0", "an icon"),
     (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
     (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"version https://git-lfs", "Git LFS pointer"),
+    (0, b"version https://git-lfs", "a pointer of Git LFS"),
     (4, b"ftypavif", "AVIF"),
     (4, b"ftyp", "HEIC or video"),
 )
@@ -171,6 +171,8 @@ class Decoder:
     def _rgb(self, image, name):
         if image.mode != "RGB":
             self._say(f"of mode {image.mode}", "converted to RGB", name)
+            # Dropped as alpha is; PIL warns of some kinds of it.
+            image.info.pop("transparency", None)
             image = image.convert("RGB")
         return image
 
@@ -202,8 +204,9 @@ def _unknown_format(file):
     start = file.read(32).lstrip(b"\xef\xbb\xbf \r\n\t")
     known = (kind for place, mark, kind in _OTHER_FORMATS if start[place:].startswith(mark))
     kind = next(known, None)
-    what = f"by its content a {kind} file" if kind else "by its content none of them, or damaged"
-    return UnidentifiedImageError(f"images must be JPEG, PNG, WebP, BMP, TIFF or GIF; this is {what}")
+    return UnidentifiedImageError(
+        f"images must be JPEG, PNG, WebP, BMP, TIFF or GIF; this begins like {kind or 'none of them, or is damaged'}"
+    )
 
 
 def _has_end(file):

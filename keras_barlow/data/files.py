@@ -89,11 +89,13 @@ class Archive:
         for entry in entries:
             parts = _parts(entry, path)
             is_folder = entry.orig_filename.endswith(("/", "\\"))
+            if any(map(is_hidden, parts)):
+                continue
             folders.update("/".join(parts[:depth]) for depth in range(1, len(parts) + is_folder))
-            if is_folder or any(map(is_hidden, parts)):
+            if is_folder and parts:
                 continue
             if not parts or stat.S_ISLNK(entry.external_attr >> 16):
-                self.left_out.add("links, or without a name", entry.orig_filename)
+                self.left_out.add("entries that are links, or have no name", entry.orig_filename)
                 continue
             name = "/".join(parts)
             if name in files and is_image(name):
@@ -179,11 +181,11 @@ def _entries(root, folder):
     """Names and kinds of what is in a folder, but for what systems hide there."""
     try:
         with os.scandir(os.path.join(root, folder)) as entries:
-            return [
+            return sorted(
                 (f"{folder}/{entry.name}" if folder else entry.name, _kind(entry))
                 for entry in entries
                 if not is_hidden(entry.name)
-            ]
+            )
     except OSError as error:
         raise ValueError(
             f"Every folder must be readable. Received: {printable(os.path.join(root, folder))} "
@@ -221,7 +223,7 @@ def _check_size(size):
 
 def _image_names(names, left_out, path):
     images = []
-    for name in names:
+    for name in sorted(names):
         if is_image(name):
             images.append(name)
         else:
@@ -233,4 +235,4 @@ def _image_names(names, left_out, path):
             f"There must be image files ({', '.join(IMAGE_SUFFIXES)}). Received: {printable(path)}, which holds none"
             f"{found}."
         )
-    return sorted(images)
+    return images
