@@ -325,8 +325,12 @@ def test_archives_of_every_tool_have_the_same_splits_and_classes(tmp_path, png, 
     assert train.class_names == test.class_names == ("café", "dog") and len(train) == len(test) == 6
     assert train.labels.tolist() == test.labels.tolist() == [0, 0, 0, 1, 1, 1]
     np.testing.assert_array_equal(train.read([5])[0, 4, 4], (200, 40, 90))
-    crop = data.every_image(path, 8).crop_pairs(12, kb.augmentations.RandomResizedCrop(8, 8))
-    assert next(iter(crop.epoch(0)))[0][0].shape == (12, 8, 8, 3)
+
+
+def test_crops_from_an_archive_of_windows(tmp_path, png):
+    path = packed(tmp_path, png, "photos\\1.png", "photos\\2.png")
+    crops = data.every_image(path, 8).crop_pairs(2, kb.augmentations.RandomResizedCrop(8, 8))
+    np.testing.assert_array_equal(next(iter(crops.epoch(0)))[0][0][:, 4, 4], [(200, 40, 90)] * 2)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
