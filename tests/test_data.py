@@ -279,12 +279,12 @@ def test_npz(tmp_path):
 @pytest.mark.parametrize(
     "arrays, message",
     [
-        ({"pixels": np.zeros((4, 8, 8, 3), "uint8")}, r"images, or x_train. Received: .* with pixels"),
+        ({"pixels": np.zeros((4, 8, 8, 3), "uint8")}, r"images, or x_train.* Received: .* with pixels"),
         ({"images": np.zeros((4, 8, 8, 3), "float32")}, "uint8 arrays.*dtype float32"),
         ({"images": np.zeros((8, 8), "uint8")}, r"shape \(8, 8\)"),
-        ({"images": np.zeros((4, 8, 8, 3), "uint8"), "labels": np.arange(3)}, "one label for each image"),
-        ({"images": np.zeros((4, 8, 8, 3), "uint8"), "labels": np.array(list("abcd"))}, "integer from 0"),
-        ({"images": np.zeros((4, 8, 8, 3), "uint8"), "labels": 2 * np.eye(4, dtype=int)}, "1, 0, or -1 where"),
+        ({"images": np.zeros((4, 8, 8, 3), "uint8"), "labels": np.arange(3)}, "must have a label.*3 labels for 4 rows"),
+        ({"images": np.zeros((4, 8, 8, 3), "uint8"), "labels": np.array(list("abcd"))}, "must be class numbers"),
+        ({"images": np.zeros((4, 8, 8, 3), "uint8"), "labels": 2 * np.eye(4, dtype=int)}, "-1 where it does not count"),
         ({"images": np.zeros((1, 8, 8, 3), "uint8")}, "at least 2 images.*Received: 1"),
     ],
 )

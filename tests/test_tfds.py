@@ -169,3 +169,104 @@ def test_a_failed_download_names_the_way_out(tmp_path, monkeypatch):
 def test_nothing_is_downloaded_unasked(tmp_path):
     with pytest.raises(ValueError, match=r"'mnist', which is not in .*--download.*tfds build mnist"):
         data.load(tmp_path, 8, dataset="mnist")
+
+
+IMAGE = tfds.features.Image(shape=(8, 8, 3))
+CLASS = tfds.features.ClassLabel(names=["cat", "dog"])
+
+
+def examples(count=6, **more):
+    return [
+        {"image": picture, **{name: value(row) for name, value in more.items()}}
+        for row, picture in enumerate(pictures(count, (8, 8, 3)))
+    ]
+
+
+def test_the_label_is_found_among_several_classes_as_in_cifar100(tmp_path):
+    coarse = tfds.features.ClassLabel(names=["animal"])
+    rows = examples(label=lambda row: row % 2, coarse_label=lambda row: 0)
+    store(tmp_path, "two_levels", {"image": IMAGE, "label": CLASS, "coarse_label": coarse}, train=rows, test=rows)
+    train, _ = data.load(tmp_path, 8, dataset="two_levels")
+    assert train.class_names == ("cat", "dog")
+    np.testing.assert_array_equal(train.labels, train.array[:, 0, 0, 0] % 2)
+
+
+def test_the_image_is_found_beside_a_mask_as_in_pets(tmp_path, caplog):
+    features = {"image": IMAGE, "segmentation_mask": tfds.features.Image(shape=(8, 8, 1)), "label": CLASS}
+    rows = examples(segmentation_mask=lambda row: np.full((8, 8, 1), 99, "uint8"), label=lambda row: row % 2)
+    store(tmp_path, "pets", features, train=rows, test=rows)
+    train, _ = data.load(tmp_path, 8, dataset="pets")
+    assert sorted(train.array[:, 0, 0, 0].tolist()) == list(range(6))
+    assert "its feature image" in caplog.text
+    labelled = {"image": IMAGE, "mask": tfds.features.LabeledImage(labels=3, shape=(8, 8, 1))}
+    store(tmp_path, "masks", labelled, train=examples(mask=lambda row: np.zeros((8, 8, 1), "uint8")))
+    caplog.clear()
+    assert len(data.load(tmp_path, 8, dataset="masks")[0]) == 6 and not caplog.records
+
+
+def test_pictures_of_16_bits_and_of_4_channels(tmp_path):
+    deep = tfds.features.Image(shape=(8, 8, 1), dtype=np.uint16)
+    store(tmp_path, "deep", {"image": deep}, train=[{"image": np.full((8, 8, 1), 77 * 257, "uint16")}] * 2)
+    clear = tfds.features.Image(shape=(8, 8, 4))
+    store(tmp_path, "clear", {"image": clear}, train=[{"image": np.full((8, 8, 4), 77, "uint8")}] * 2)
+    for name in ("deep", "clear"):
+        np.testing.assert_array_equal(data.load(tmp_path, 8, dataset=name)[0].array, 77)
+
+
+LABELS = {
+    "numbers": ({"label": np.int64}, {"label": lambda row: row % 2}, "must be a ClassLabel.*label: .*int64"),
+    "text": ({"label": tfds.features.Text()}, {"label": lambda row: "cat"}, "must be a ClassLabel.*label: Text"),
+    "unclear": (
+        {"breed": CLASS, "color": CLASS},
+        {"breed": lambda row: 0, "color": lambda row: 0},
+        "must be a ClassLabel, the only one.*breed.*color",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_that_are_no_classes_are_refused_and_can_be_ignored(tmp_path, kind):
+    features, values, message = LABELS[kind]
+    store(tmp_path, "set", {"image": IMAGE, **features}, train=examples(**values))
+    with pytest.raises(ValueError, match=message):
+        data.load(tmp_path, 8, dataset="set")
+    assert len(data.load(tmp_path, 8, dataset="set", labels=False)[0]) == 6
+
+
+@pytest.mark.parametrize("features", [{"nested": {"image": IMAGE}}, {"frames": tfds.features.Sequence(IMAGE)}])
+def test_images_that_are_no_features_of_their_own_are_refused(tmp_path, features):
+    name, inner = next(iter(features.items()))
+    value = {"image": np.zeros((8, 8, 3), "uint8")} if isinstance(inner, dict) else [np.zeros((8, 8, 3), "uint8")]
+    store(tmp_path, "set", features, train=[{name: value}] * 3)
+    with pytest.raises(ValueError, match=rf"hold one image.*{name}, of which 0 are images"):
+        data.load(tmp_path, 8, dataset="set")
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2**20])
+def test_splits_without_labels_are_passed_over_or_refused(tmp_path, caplog, memory_limit):
+    """ImageNet's test split, and STL-10's images without labels."""
+    rows = examples(label=lambda row: row % 2)
+    secret = examples(label=lambda row: -1)
+    splits = {"train": rows, "test": secret, "validation": rows[:4], "unlabelled": secret}
+    store(tmp_path, "secret", {"image": IMAGE, "label": CLASS}, **splits)
+    arguments = {"dataset": "secret", "memory_limit": memory_limit}
+    train, test = data.load(tmp_path, 8, **arguments)
+    assert (len(train), len(test)) == (6, 4) and "secret, test have no labels" in caplog.text
+    for splits in ({"test_split": "test"}, {"train_split": "unlabelled"}, {"train_split": "train+unlabelled"}):
+        with pytest.raises(ValueError, match=r"must have a label. Received: 6 of .* without one \(-1\) in secret"):
+            data.load(tmp_path, 8, **arguments, **splits)
+    train, _ = data.load(tmp_path, 8, train_split="train+unlabelled", labels=False, **arguments)
+    assert len(train) == 12 and train.labels is None
+
+
+def test_an_empty_split_is_refused(tmp_path):
+    store(tmp_path, "set", {"image": IMAGE}, train=examples())
+    with pytest.raises(ValueError, match=r"must hold images. Received: 'train\[:0\]' of set, which is empty"):
+        data.load(tmp_path, 8, dataset="set", test_split="train[:0]")
+
+
+def test_files_that_are_refused_in_folders_are_refused_in_records(tmp_path):
+    store(tmp_path, "set", {"image": tfds.features.Image(shape=(None, None, 3))}, train=examples())
+    train, _ = data.load(tmp_path, 8, dataset="set", memory_limit=0)
+    with pytest.raises(ValueError, match=r"an image of set, train.*PostScript"):
+        train._one(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")

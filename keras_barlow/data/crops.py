@@ -43,7 +43,8 @@ def crop_pairs(described, describe, load, batch_size, decoder, crops, seed):
         for row in rows:
             file, name, key = describe(row)
             with file:
-                columns.append((key, name, *decoder.header(file, name)))
+                # As bytes: tensors hold names that are no UTF-8, but not as text.
+                columns.append((key, os.fsencode(name), *decoder.header(file, name)))
         keys, names, *numbers = zip(*columns, strict=True)
         return np.array(keys, object), np.array(names, object), *map(np.array, numbers)
 
@@ -125,7 +126,7 @@ def _decoded(content, name, orientation, plain, reduction, decoder):
 
     def by_pil():
         whole = tf.numpy_function(
-            lambda content, name: decoder.decode_whole(content, name.decode()),
+            lambda content, name: decoder.decode_whole(content, os.fsdecode(name)),
             [content, name],
             tf.uint8,
             stateful=False,

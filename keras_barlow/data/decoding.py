@@ -5,17 +5,44 @@ import io
 
 import numpy as np
 from absl import logging
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-# Orientation of a camera's picture: anything but 1 is turned or mirrored.
-_EXIF_ORIENTATION = 0x0112
+from keras_barlow.data.names import printable
+
+# Files are recognized by their first bytes and by no others of PIL's plugins, one of which (EPS) runs a program.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+# What other files begin with, so that an error can say what they are.
+_OTHER_FORMATS = (
+    (0, b"%!PS", "PostScript"),
+    (0, b"\xc5\xd0\xd3\xc6", "PostScript"),
+    (0, b"%PDF", "PDF"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"<svg", "SVG"),
+    (0, b"<?xml", "XML"),
+    (0, b"<!DOCTYPE", "HTML"),
+    (0, b"<html", "HTML"),
+    (0, b"\0\0\1\0", "an icon"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"version https://git-lfs", "a pointer of Git LFS"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftyp", "HEIC or video"),
+)
+# Of a camera's picture: anything but 1 is turned or mirrored.
+_EXIF_ORIENTATION = ExifTags.Base.Orientation.value
+# TIFF tags.
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _CHANNELS = 256, 257, 258, 262, 277
+_WHITE_IS_ZERO = 0
 
 
 class Decoder:
     """Turns pictures into upright RGB squares: the short side is resized, the centre cut out.
 
-    Grey, palette and RGBA pictures become RGB (the alpha channel is dropped), and pictures with an EXIF orientation
-    are turned; the first of each kind is logged.
+    JPEG, PNG, WebP, BMP, TIFF and GIF files are read, recognized by their content. Gray, palette, CMYK and RGBA images
+    become RGB (the alpha channel is dropped), 16 bits become 8, images with an EXIF orientation are turned, and of
+    several frames or pages the first is taken; the first image of each kind is logged. Pixels of unknown range (floats,
+    32-bit integers) are refused.
 
     Args:
         image_size: Side of the result, in pixels.
@@ -34,14 +61,14 @@ class Decoder:
         """The picture in the bytes of a file, as a square.
 
         Args:
-            content: Bytes of a JPEG, PNG, WebP or BMP file.
+            content: Bytes of an image file.
             name: What errors call the file.
 
         Returns:
             uint8 array `(image_size, image_size, 3)`.
 
         Raises:
-            ValueError: If the bytes are no whole picture.
+            ValueError: If the bytes are no whole image of a known format, or its pixels have no known range.
         """
         with self._opened(io.BytesIO(content), name) as image:
             # JPEG only: libjpeg leaves out the detail that the resize would average away.
@@ -52,14 +79,14 @@ class Decoder:
         """The picture in the bytes of a file, upright, with all of its pixels.
 
         Args:
-            content: Bytes of a JPEG, PNG, WebP or BMP file.
+            content: Bytes of an image file.
             name: What errors call the file.
 
         Returns:
             uint8 array `(height, width, 3)`.
 
         Raises:
-            ValueError: If the bytes are no whole picture.
+            ValueError: If the bytes are no whole image of a known format, or its pixels have no known range.
         """
         with self._opened(io.BytesIO(content), name) as image:
             return np.asarray(self._rgb(self._upright(image, name), name))
@@ -68,7 +95,7 @@ class Decoder:
         """What the two ends of a file say, without decoding it.
 
         Args:
-            file: Binary file object of a JPEG, PNG, WebP or BMP file.
+            file: Binary file object of an image file.
             name: What errors call the file.
 
         Returns:
@@ -80,7 +107,9 @@ class Decoder:
         """
         with self._opened(file, name) as image:
             orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-            width, height = image.size
+            # PIL gives the size of a TIFF as it is after turning, or before, depending on its version.
+            tags = getattr(image, "tag_v2", {})
+            width, height = (tags.get(tag, side) for tag, side in zip((_WIDTH, _HEIGHT), image.size, strict=True))
             plain = image.format == "JPEG" and image.mode in ("RGB", "L") and _has_end(file)
             return height, width, orientation if orientation in range(1, 9) else 1, plain
 
@@ -111,17 +140,27 @@ class Decoder:
     @contextlib.contextmanager
     def _opened(self, file, name):
         try:
-            with Image.open(file) as image:
+            with Image.open(file, formats=_FORMATS) as image:
+                if getattr(image, "is_animated", False) and image.format in _FORMATS:
+                    self._say("of several frames or pages", "read for their first", name)
                 yield image
+        except UnidentifiedImageError as error:
+            raise unreadable(name, _unknown_format(file)) from error
         # PIL raises SyntaxError for a broken PNG, struct.error and others for broken headers.
         except Exception as error:
             raise unreadable(name, error) from error
 
     def _upright(self, image, name):
-        if image.getexif().get(_EXIF_ORIENTATION, 1) == 1:
-            return image
-        self._say("with an EXIF orientation", "turned upright", name)
-        return ImageOps.exif_transpose(image)
+        # Before it is turned: the result has forgotten its format and tags.
+        bits = _bits(image)
+        if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+            self._say("with an EXIF orientation", "turned upright", name)
+            image = ImageOps.exif_transpose(image)
+        if bits > 8:
+            self._say(f"of mode {image.mode}", "scaled to 8 bits", name)
+            # PIL would clip at 255 where a viewer scales.
+            image = Image.fromarray((np.asarray(image) >> (bits - 8)).astype("uint8"))
+        return image
 
     def _fitted(self, image, name):
         image = self._rgb(image, name)
@@ -132,16 +171,42 @@ class Decoder:
     def _rgb(self, image, name):
         if image.mode != "RGB":
             self._say(f"of mode {image.mode}", "converted to RGB", name)
-            if image.mode.startswith("I;16"):
-                # Sixteen bits: PIL would clip at 255 where a viewer scales.
-                image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
+            # Dropped as alpha is; PIL warns of some kinds of it.
+            image.info.pop("transparency", None)
             image = image.convert("RGB")
         return image
 
     def _say(self, kind, done, name):
         if kind not in self._said:
             self._said.add(kind)
-            logging.info("Images %s are %s (the first is %s).", kind, done, name)
+            logging.info("Images %s are %s (the first is %s).", kind, done, printable(name))
+
+
+def _bits(image):
+    """Bits of a channel as PIL reads it, or an error for pixels that cannot become 8 bits of red, green and blue."""
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_CHANNELS, 1) > 4:
+        raise ValueError(f"it has {tags[_CHANNELS]} channels: put such images into an array, for data.ArrayImages")
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        kind = "floats" if image.mode == "F" else "32-bit or signed integers"
+        raise ValueError(f"its pixels are {kind}, whose range is unknown: save it with 8 or 16 unsigned bits")
+    if image.mode != "I" and not image.mode.startswith("I;16"):
+        return 8
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        # PIL inverts 8 bits of this kind and leaves 16 as they are.
+        raise ValueError("it has 16 bits and is stored as a negative (WhiteIsZero): save it as BlackIsZero")
+    return tags.get(_BITS, (16,))[0]
+
+
+def _unknown_format(file):
+    """The error for content that is none of the formats."""
+    file.seek(0)
+    start = file.read(32).lstrip(b"\xef\xbb\xbf \r\n\t")
+    known = (kind for place, mark, kind in _OTHER_FORMATS if start[place:].startswith(mark))
+    kind = next(known, None)
+    return UnidentifiedImageError(
+        f"images must be JPEG, PNG, WebP, BMP, TIFF or GIF; this begins like {kind or 'none of them, or is damaged'}"
+    )
 
 
 def _has_end(file):
@@ -162,6 +227,6 @@ def unreadable(name, error):
         A `ValueError`.
     """
     return ValueError(
-        f"Every image file must be readable. Received: {name} ({type(error).__name__}: {error}). "
+        f"Every image file must be readable. Received: {printable(name)} ({type(error).__name__}: {error}). "
         "Delete the file, or leave such files out with skip_corrupt=True (--skip_corrupt)."
     )

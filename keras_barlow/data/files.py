@@ -1,43 +1,56 @@
 """Image files in a folder, or in a zip archive that stays packed."""
 
+import heapq
 import io
 import os
-import pathlib
+import stat
 import threading
 import zipfile
 
 import tensorflow as tf
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+from keras_barlow.data.names import IMAGE_SUFFIXES, LeftOut, entry_parts, is_hidden, is_image, printable, user_path
+
+# A larger file is no image that PIL would decode, and would fill the memory before that is known.
+_LARGEST_FILE = 2**30
+_NOT_REGULAR = "broken links, or not regular files"
+_LINKED_TWICE = "linked folders that are read under another name"
 
 
 class Folder:
-    """The image files under a folder.
+    """The image files under a folder. Links are followed, every folder is read once.
 
     Args:
-        path: The folder.
+        path: The folder; `~` is the user's home.
 
     Attributes:
         names: Sorted paths of the image files, relative to the folder, with `/` between parts.
+        folders: Paths of the folders in it.
+        left_out: `LeftOut`: the files that are not read.
 
     Raises:
-        ValueError: If the folder is not there or holds no image file.
+        ValueError: If the folder is not there, has a part that cannot be listed, or holds no image file.
     """
 
     def __init__(self, path):
-        self.path = pathlib.Path(path)
+        self.path = user_path(path)
         if not self.path.is_dir():
-            raise ValueError(f"The images must be in a folder. Received: {path}, no such folder.")
-        self.names = _image_names(_walk(str(self.path)), path)
+            raise ValueError(f"The images must be in a folder. Received: {printable(path)}, no such folder.")
+        self.left_out = LeftOut()
+        files, self.folders = _walked(str(self.path), self.left_out)
+        self.names = _image_names(files, self.left_out, path)
 
     def read(self, name):
         """The bytes of a file, by its name."""
-        return (self.path / name).read_bytes()
+        with (self.path / name).open("rb") as file:
+            _check_size(os.fstat(file.fileno()).st_size)
+            return file.read()
 
     def open(self, name):
         """The file as a binary file object, and what `load` takes for it."""
         path = self.path / name
-        return path.open("rb"), str(path)
+        _check_size(path.stat().st_size)
+        return path.open("rb"), os.fsencode(path)
 
     def load(self, key):
         """The bytes of a file as a tensor, by what `open` gave for it."""
@@ -48,41 +61,66 @@ class Archive:
     """The image files of a zip archive, read in place: nothing is unpacked to disk.
 
     Args:
-        path: The archive.
+        path: The archive; `~` is the user's home.
 
     Attributes:
-        names: As of `Folder`.
+        names: Sorted names of the image files in one form, see `names.entry_parts`.
+        folders: Names of the folders in it.
+        left_out: `LeftOut`: the entries that are not read.
 
     Raises:
-        ValueError: If the file is no readable zip archive, holds no image file, or has an entry that points
-            outside of it.
+        ValueError: If the file is no readable zip archive, holds no image file, has an entry that points outside of
+            it or two of one name, or is encrypted.
     """
 
     def __init__(self, path):
-        self.path = pathlib.Path(path)
+        self.path = user_path(path)
+        self.left_out = LeftOut()
         self._local = threading.local()
         try:
-            with zipfile.ZipFile(path) as archive:
-                entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-        except (OSError, zipfile.BadZipFile) as error:
-            raise ValueError(f"The archive must be a readable .zip file. Received: {path} ({error}).") from error
+            with zipfile.ZipFile(self.path) as archive:
+                entries = archive.infolist()
+        # Damaged archives raise errors of many kinds.
+        except Exception as error:
+            raise ValueError(
+                f"The archive must be a readable .zip file. Received: {printable(path)} ({error})."
+            ) from error
+        files, folders = {}, set()
         for entry in entries:
-            parts = pathlib.PurePosixPath(entry.filename.replace("\\", "/"))
-            if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
+            parts = _parts(entry, path)
+            is_folder = entry.orig_filename.endswith(("/", "\\"))
+            if any(map(is_hidden, parts)):
+                continue
+            folders.update("/".join(parts[:depth]) for depth in range(1, len(parts) + is_folder))
+            if is_folder and parts:
+                continue
+            if not parts or stat.S_ISLNK(entry.external_attr >> 16):
+                self.left_out.add("entries that are links, or have no name", entry.orig_filename)
+                continue
+            name = "/".join(parts)
+            if name in files and is_image(name):
                 raise ValueError(
-                    f"No entry of an archive may point outside of it. Received: {entry.filename!r} in {path}. "
-                    "Do not use this archive, or pack it anew."
+                    "Every image of an archive must have its own name. Received: "
+                    f"{files[name].orig_filename!r} and {entry.orig_filename!r} in {printable(path)}, which are one "
+                    "name. Pack the archive anew."
                 )
-            if entry.flag_bits & 1:
-                raise ValueError(f"The archive must not be encrypted. Received: {path}. Pack it without a password.")
-        self.names = _image_names((entry.filename for entry in entries), path)
+            files[name] = entry
+        self.folders = sorted(folders)
+        self.names = _image_names(files, self.left_out, path)
+        self._entries = {name: files[name] for name in self.names}
+        if any(entry.flag_bits & 1 for entry in self._entries.values()):
+            raise ValueError(
+                f"The archive must not be encrypted. Received: {printable(path)}. Pack it without a password."
+            )
 
     def read(self, name):
         """The bytes of an entry, by its name."""
         # One open archive for each thread: a shared one takes a lock for every read.
         if not hasattr(self._local, "archive"):
             self._local.archive = zipfile.ZipFile(self.path)
-        return self._local.archive.read(name)
+        entry = self._entries[name]
+        _check_size(entry.file_size)
+        return self._local.archive.read(entry)
 
     def open(self, name):
         """The entry as a binary file object, and what `load` takes for it: its bytes, unpacked once."""
@@ -94,27 +132,107 @@ class Archive:
         return key
 
 
-def _walk(root):
-    """Names of all files below a folder. `os.scandir` asks for no more than the directory holds."""
-    pending = [""]
-    while pending:
+def _parts(entry, path):
+    try:
+        return entry_parts(entry.orig_filename)
+    except ValueError as error:
+        raise ValueError(
+            f"No entry of an archive may point outside of it. Received: {entry.orig_filename!r} in {printable(path)}. "
+            "Do not use this archive, or pack it anew."
+        ) from error
+
+
+def _walked(root, left_out):
+    """Names of all files and of all folders below a folder.
+
+    `os.scandir` asks for no more than the directory holds. Links to folders are followed after everything else, and
+    each folder is read under one name: links that go in circles, or up, end there.
+    """
+    files, folders, links = [], [], []
+    pending, seen = [""], None
+    while pending or links:
+        if not pending:
+            if seen is None:
+                seen = {_identity(os.path.join(root, folder)) for folder in folders}
+                seen.update(map(_identity, _and_above(root)))
+            pending.append(heapq.heappop(links))
         folder = pending.pop()
+        if seen is not None:
+            identity = _identity(os.path.join(root, folder))
+            if identity in seen:
+                left_out.add(_LINKED_TWICE, folder)
+                continue
+            seen.add(identity)
+        if folder:
+            folders.append(folder)
+        for name, kind in _entries(root, folder):
+            if kind == "file":
+                files.append(name)
+            elif kind == "folder":
+                pending.append(name)
+            elif kind == "link":
+                heapq.heappush(links, name)
+            else:
+                left_out.add(_NOT_REGULAR, name)
+    return files, folders
+
+
+def _entries(root, folder):
+    """Names and kinds of what is in a folder, but for what systems hide there."""
+    try:
         with os.scandir(os.path.join(root, folder)) as entries:
-            for entry in entries:
-                name = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.is_dir():
-                    pending.append(name)
-                else:
-                    yield name
+            return sorted(
+                (f"{folder}/{entry.name}" if folder else entry.name, _kind(entry))
+                for entry in entries
+                if not is_hidden(entry.name)
+            )
+    except OSError as error:
+        raise ValueError(
+            f"Every folder must be readable. Received: {printable(os.path.join(root, folder))} "
+            f"({type(error).__name__}: {error.strerror}). Allow it with chmod u+rx, or move it elsewhere."
+        ) from error
 
 
-def _image_names(names, path):
-    # macOS leaves "._photo.jpg" files and "__MACOSX" folders in archives, which are no pictures.
-    images = sorted(
-        name
-        for name in names
-        if name.lower().endswith(SUFFIXES) and not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
-    )
+def _kind(entry):
+    try:
+        if entry.is_dir():
+            return "link" if entry.is_symlink() else "folder"
+        return "file" if entry.is_file() else "other"
+    # Links that go in a circle among themselves.
+    except OSError:
+        return "other"
+
+
+def _identity(path):
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _and_above(path):
+    path = os.path.realpath(path)
+    while path != os.path.dirname(path):
+        yield path
+        path = os.path.dirname(path)
+    yield path
+
+
+def _check_size(size):
+    if size > _LARGEST_FILE:
+        raise ValueError(f"it has {size / 2**30:.1f} GiB, an image file at most {_LARGEST_FILE / 2**30:.0f}")
+
+
+def _image_names(names, left_out, path):
+    images = []
+    for name in sorted(names):
+        if is_image(name):
+            images.append(name)
+        else:
+            ending = os.path.splitext(name)[1].lower()
+            left_out.add(f"of another format ({ending or 'no ending'})", name)
     if not images:
-        raise ValueError(f"There must be image files ({', '.join(SUFFIXES)}). Received: {path}, which holds none.")
+        found = f", but {left_out}" if left_out else ""
+        raise ValueError(
+            f"There must be image files ({', '.join(IMAGE_SUFFIXES)}). Received: {printable(path)}, which holds none"
+            f"{found}."
+        )
     return images

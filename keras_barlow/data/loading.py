@@ -1,7 +1,5 @@
 """`load`: the images of a folder, an archive, a NumPy file or a TFDS data set, for training and for testing."""
 
-import pathlib
-
 import numpy as np
 from absl import logging
 
@@ -9,6 +7,8 @@ from keras_barlow.data import splits
 from keras_barlow.data.decoding import Decoder
 from keras_barlow.data.files import Archive, Folder
 from keras_barlow.data.images import ArrayImages, FileImages
+from keras_barlow.data.names import LeftOut, printable, user_path
+from keras_barlow.data.npz import read_npz
 from keras_barlow.data.records import RecordImages, prepared_builder
 
 _HELD_OUT = 0.1
@@ -34,13 +34,15 @@ def load(
 
     | `data_dir` | taken as |
     |---|---|
-    | a folder | image files (JPEG, PNG, WebP, BMP), in sub-folders by class if they have labels |
+    | a folder | image files (JPEG, PNG, WebP, BMP, TIFF, GIF), in sub-folders by class if they have labels |
     | a `.zip` file | the same, read in place |
-    | a `.npz` file | arrays `images`, `labels` or `x_train`, `y_train`, `x_test`, `y_test` |
+    | a `.npz` file | arrays `images`, `labels`; or `x_train`, `y_train`, `x_test`, `y_test`; or `train_images`, ... |
     | with `dataset` | the folder of prepared TFDS data sets; None for TFDS' own |
 
-    A folder or an archive may hold `train/` and `test/` (or `val/`). Where labelled images have no test split, a
-    tenth of each class is held out. Every image becomes upright RGB, its short side is resized to `image_size` and
+    A folder or an archive may hold `train/` and `test/` (or `val/`), and `unlabeled/`, whose images are trained on with
+    `labels=False`; see `splits.find_splits`. Where labelled images have no test split, a tenth of each class is held
+    out. A warning counts and names what is left out: files of other formats, folders without an image, splits that
+    are not used. Every image becomes upright RGB, its short side is resized to `image_size` and
     the centre cut out. Collections up to `memory_limit` are read at once and kept as uint8; larger ones stream from
     disk, in constant memory.
 
@@ -49,7 +51,7 @@ def load(
     objects do not count.
 
     Args:
-        data_dir: Path, see above.
+        data_dir: Path, see above; `~` is the user's home.
         image_size: Side of the images, in pixels.
         dataset: Name of a TFDS data set, such as `"imagenette/160px"`.
         train_split: TFDS split to train on, with an optional slice; `"train"` by default.
@@ -85,17 +87,20 @@ def load(
             "train_split and test_split are for TFDS data sets; a folder has its splits as sub-folders train/ and "
             f"test/. Received: train_split={train_split!r}, test_split={test_split!r}, dataset=None."
         )
-    decoder = Decoder(image_size)
+    decoder, left_out = Decoder(image_size), LeftOut()
     if dataset is not None:
         source = dataset
+        data_dir = None if data_dir is None else user_path(data_dir)
         train, test = _records(dataset, data_dir, train_split, test_split, decoder, labels, download)
     else:
-        source = data_dir
-        path = pathlib.Path(data_dir).expanduser()
-        if path.suffix == ".npz":
-            train, test = _arrays(path, decoder, labels)
+        path = user_path(data_dir)
+        source = printable(path)
+        if path.suffix.lower() == ".npz" and _checked_path(path).is_file():
+            train, test = read_npz(path, decoder, labels, left_out)
         else:
-            train, test = _files(path, decoder, labels, skip_corrupt)
+            train, test = _files(path, decoder, labels, skip_corrupt, left_out)
+        if left_out:
+            logging.warning("Left out of %s: %s", source, left_out)
     train, test = _first(train, train_per_class, source), _first(test, test_per_class, source)
     if len(train) < 2:
         raise ValueError(
@@ -132,9 +137,12 @@ def every_image(data_dir, image_size, skip_corrupt=False):
     Raises:
         ValueError: If there is no image.
     """
-    files = _opened(pathlib.Path(data_dir).expanduser())
+    path = user_path(data_dir)
+    files = _opened(path)
+    if files.left_out:
+        logging.warning("Left out of %s: %s", printable(path), files.left_out)
     images = FileImages(files, splits.Split(files.names, None, None), Decoder(image_size))
-    return _readable(images, data_dir) if skip_corrupt else images
+    return _readable(images, path) if skip_corrupt else images
 
 
 def inference_size(size):
@@ -154,10 +162,19 @@ def inference_size(size):
     return round(size * 8 / 7) if size > 64 else size
 
 
+def _checked_path(path):
+    """The path, if it is a folder or a file: others may never end."""
+    try:
+        if path.is_dir() or path.is_file():
+            return path
+        what = "neither a file nor a folder" if path.exists() or path.is_symlink() else "no such folder or file"
+    except OSError as error:
+        what = error.strerror
+    raise ValueError(f"The images must be in a folder, a .zip or a .npz file. Received: {printable(path)}, {what}.")
+
+
 def _opened(path):
-    if not path.exists():
-        raise ValueError(f"The images must be in a folder, a .zip or a .npz file. Received: {path}, no such folder.")
-    return Folder(path) if path.is_dir() else Archive(path)
+    return Folder(path) if _checked_path(path).is_dir() else Archive(path)
 
 
 def _readable(images, source):
@@ -167,13 +184,17 @@ def _readable(images, source):
         for error in errors[:10]:
             logging.warning("  %s", error.split("Received: ")[1].split(" Delete")[0])
     if not len(images):
-        raise ValueError(f"There must be a readable image. Received: {source}, whose {len(errors)} files are none.")
+        raise ValueError(
+            f"There must be a readable image. Received: {printable(source)}, whose {len(errors)} files are none."
+        )
     return images
 
 
-def _files(path, decoder, labels, skip_corrupt):
+def _files(path, decoder, labels, skip_corrupt, left_out):
     files = _opened(path)
-    pair = [split and FileImages(files, split, decoder) for split in splits.find_splits(files.names, path, labels)]
+    left_out.update(files.left_out)
+    pair = splits.find_splits(files.names, printable(path), labels, left_out, files.folders)
+    pair = [split and FileImages(files, split, decoder) for split in pair]
     return [images and _readable(images, path) for images in pair] if skip_corrupt else pair
 
 
@@ -181,61 +202,25 @@ def _records(dataset, data_dir, train_split, test_split, decoder, labels, downlo
     builder = prepared_builder(dataset, data_dir, download)
     if train_split is None and test_split is None:
         train_split = "train"
-        test_split = next((name for name in ("test", "validation") if name in builder.info.splits), None)
+        test_split = _test_split(builder, decoder, labels)
         if test_split is None and RecordImages(builder, train_split, decoder, labels).class_names is not None:
             train_split, test_split = "train[:90%]", "train[90%:]"
             logging.info("There is no test split: the last tenth of the examples is held out.")
-    return [split and RecordImages(builder, split, decoder, labels) for split in (train_split or "train", test_split)]
-
-
-def _arrays(path, decoder, labels):
-    try:
-        # np.load leaves a file open that it cannot read.
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    # A truncated file raises zipfile.BadZipFile, EOFError, OSError or zlib.error.
-    except Exception as error:
-        raise ValueError(f"The file must be a readable .npz file. Received: {path} ({error}).") from error
-    pair = []
-    for image_key, label_key in (("x_train", "y_train"), ("x_test", "y_test")):
-        if image_key == "x_train" and "images" in arrays:
-            image_key, label_key = "images", "labels"
-        if image_key not in arrays:
-            pair.append(None)
-            continue
-        images, numbers = arrays[image_key], arrays.get(label_key) if labels else None
-        if images.ndim not in (3, 4):
-            raise ValueError(
-                f"Images must have the shape (n, height, width[, channels]). Received: {image_key} of shape "
-                f"{images.shape} in {path}."
-            )
-        fitted = [decoder.fit(image, f"image {row} of {image_key}") for row, image in enumerate(images)]
-        class_names = None
-        if numbers is not None:
-            numbers = _numbers(numbers, len(images), f"{label_key} of {path}")
-            classes = numbers.shape[1] if numbers.ndim == 2 else int(numbers.max()) + 1
-            class_names = tuple(str(number) for number in range(classes))
-        pair.append(ArrayImages(np.stack(fitted), None if numbers is None else numbers.astype("int64"), class_names))
-    if pair[0] is None:
-        raise ValueError(
-            f"The file must hold an array images, or x_train. Received: {path} with {', '.join(arrays) or 'nothing'}."
-        )
+    pair = [split and RecordImages(builder, split, decoder, labels) for split in (train_split or "train", test_split)]
+    for images in filter(None, pair):
+        images.check_first_labels()
     return pair
 
 
-def _numbers(labels, count, name):
-    """Labels `(n,)`, of which `(n, 1)` is another form, or `(n, classes)` for images with several."""
-    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-    whole = labels.dtype.kind in "iub"
-    if labels.ndim == 1 and len(labels) == count and whole and labels.min() >= 0:
-        return labels
-    if labels.ndim == 2 and len(labels) == count and whole and labels.min() >= -1 and labels.max() <= 1:
-        return labels.astype("int64")
-    raise ValueError(
-        "There must be one label for each image, an integer from 0, or a row for each image that says of each class "
-        "whether the image has it: 1, 0, or -1 where it does not count. "
-        f"Received: {name} of shape {labels.shape} and dtype {labels.dtype} for {count} images."
-    )
+def _test_split(builder, decoder, labels):
+    """The first split to test on whose examples have labels: those of ImageNet's test split are secret."""
+    for split in ("test", "validation"):
+        if split in builder.info.splits:
+            numbers = RecordImages(builder, split, decoder, labels).first_labels()
+            if numbers is None or len(numbers) == 0 or numbers.min() >= 0:
+                return split
+            logging.warning("The examples of %s, %s have no labels and are left out.", builder.info.name, split)
+    return None
 
 
 def _first(images, per_class, source):

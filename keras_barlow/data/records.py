@@ -5,9 +5,12 @@ import io
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
-from keras_barlow.data.images import ArrayImages, Images, untuned
+from keras_barlow.data.arrays import ArrayImages
+from keras_barlow.data.collection import Images, untuned
 from keras_barlow.data.order import order_key, shuffled
+from keras_barlow.labels import checked_labels
 
 _SHUFFLE_BYTES = 2**28
 # Each epoch begins with other parts.
@@ -26,11 +29,10 @@ class RecordImages(Images):
         labels: False to ignore the labels.
 
     Raises:
-        ValueError: If there is no such split, or not exactly one image in an example.
+        ValueError: If there is no such split, it is empty, or it is not clear which feature is the image, or the class.
     """
 
     def __init__(self, builder, split, decoder, labels=True):
-        import tensorflow_datasets as tfds
 
         self.builder = builder
         self.split = split
@@ -43,26 +45,14 @@ class RecordImages(Images):
                 f"The split must be one of {builder.info.name}: {', '.join(builder.info.splits)}, with an optional "
                 f"slice such as train[:80%]. Received: {split!r}."
             ) from error
-        features = builder.info.features
-        images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
-        if len(images) != 1 or features[images[0]].np_dtype not in (np.uint8, np.uint16):
-            raise ValueError(
-                f"Every example must hold one image of 8 or 16 bits. Received: {builder.info.name} with the features "
-                f"{', '.join(sorted(features))}, of which {len(images)} are images."
-            )
-        classes = [name for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
-        listed = getattr(features["labels"], "feature", None) if "labels" in features else None
-        self._image = images[0]
-        self._label = self._counted = None
+        if not len(self):
+            raise ValueError(f"A split must hold images. Received: {split!r} of {builder.info.name}, which is empty.")
+        self._image = _image_feature(builder)
+        self._label, self._counted = _label_features(builder) if labels else (None, None)
         self._name = f"an image of {builder.info.name}, {split}"
-        if labels and len(classes) == 1:
-            self._label = classes[0]
-            self.class_names = tuple(features[self._label].names)
-        elif labels and isinstance(listed, tfds.features.ClassLabel):
-            # As in VOC, whose objects that are hard to see are left out of the second list, and do not count.
-            self._label = "labels"
-            self._counted = "labels_no_difficult" if "labels_no_difficult" in features else "labels"
-            self.class_names = tuple(listed.names)
+        if self._label is not None:
+            feature = builder.info.features[self._label]
+            self.class_names = tuple((feature if self._counted is None else feature.feature).names)
 
     def __len__(self):
         return self._info.num_examples
@@ -75,8 +65,39 @@ class RecordImages(Images):
         if self._counted is not None:
             pairs = self._examples().map(lambda example: (example["labels"], example[self._counted]))
             return np.stack([self._several(*pair) for pair in pairs.as_numpy_iterator()])
-        labels = self._examples().map(lambda example: example[self._label]).batch(4096)
-        return np.concatenate([np.zeros(0, "int64"), *labels.as_numpy_iterator()])
+        labels = self._class_numbers().batch(4096)
+        return self._known(np.concatenate([np.zeros(0, "int64"), *labels.as_numpy_iterator()]))
+
+    def first_labels(self, count=256):
+        """Class numbers of the first examples, or None, where there is not one for each.
+
+        Args:
+            count: Number of examples.
+
+        Returns:
+            int64 array; -1 for those without a label, as TFDS has it.
+        """
+        if self._label is None or self._counted is not None:
+            return None
+        return np.array(list(self._class_numbers().take(count).as_numpy_iterator()), "int64")
+
+    def check_first_labels(self):
+        """Raises ValueError if the first examples have no labels, before all are read."""
+        labels = self.first_labels()
+        if labels is not None:
+            self._known(labels)
+
+    def _class_numbers(self):
+        return self._examples().map(lambda example: example[self._label])
+
+    def _known(self, labels):
+        if labels.min() < 0:
+            raise ValueError(
+                "Every image must have a label. "
+                f"Received: {np.sum(labels < 0)} of {len(labels)} without one (-1) in {self._name[12:]}. Take another "
+                "split (--train_split, --test_split), or ignore the classes with labels=False (--nolabels)."
+            )
+        return checked_labels(labels, name=self._label)
 
     def _several(self, shown, counted):
         row = np.zeros(len(self.class_names), "int64")
@@ -162,6 +183,62 @@ class RecordImages(Images):
 
     def _one(self, content):
         return self.decoder.decode(content, self._name)
+
+
+def _supervised(builder):
+    """Names of the image and the label that the data set itself proposes."""
+    keys = builder.info.supervised_keys
+    return keys if isinstance(keys, tuple) and len(keys) == 2 else (None, None)
+
+
+def _image_feature(builder):
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    names = list(features.keys()) if hasattr(features, "keys") else []
+    # Masks are images too, of another kind.
+    images = [
+        name
+        for name in names
+        if isinstance(features[name], tfds.features.Image)
+        and not isinstance(features[name], tfds.features.LabeledImage)
+    ]
+    chosen = next((name for name in (_supervised(builder)[0], "image") if name in images), None)
+    if chosen is None and len(images) == 1:
+        chosen = images[0]
+    if chosen is None or features[chosen].np_dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"Every example must hold one image of 8 or 16 bits. Received: {builder.info.name} with the features "
+            f"{', '.join(sorted(names)) or features}, of which {len(images)} are images. Write a data set whose image "
+            "is a feature of its own, or its images into a folder."
+        )
+    if len(images) > 1:
+        logging.warning("The images of %s are those of its feature %s, of %s.", builder.info.name, chosen, images)
+    return chosen
+
+
+def _label_features(builder):
+    """Names of the label, or of two lists of labels: of all classes, and of those that count."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    classes = [name for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+    proposed = _supervised(builder)[1]
+    chosen = next((name for name in (proposed, "label") if name in classes), None)
+    if chosen is not None or len(classes) == 1:
+        return chosen or classes[0], None
+    listed = getattr(features["labels"], "feature", None) if "labels" in features else None
+    if isinstance(listed, tfds.features.ClassLabel):
+        # As in VOC, whose objects that are hard to see are left out of the second list, and do not count.
+        return "labels", "labels_no_difficult" if "labels_no_difficult" in features else "labels"
+    unclear = classes or [name for name in ("label", "labels", proposed) if name in features]
+    if unclear:
+        raise ValueError(
+            "The class of an image must be a ClassLabel, the only one or named label, or a sequence of them named "
+            f"labels. Received: {builder.info.name} with {', '.join(f'{name}: {features[name]}' for name in unclear)}. "
+            "Ignore the classes with labels=False (--nolabels)."
+        )
+    return None, None
 
 
 def prepared_builder(name, data_dir, download=False):

@@ -1,0 +1,98 @@
+"""Images in memory."""
+
+import numpy as np
+
+from keras_barlow.data.collection import Images
+from keras_barlow.labels import checked_labels
+
+
+class ArrayImages(Images):
+    """Images in memory.
+
+    Args:
+        array: Array `(n, height, width, channels)`, uint8 or float on 0..255; floats are read as float32.
+        labels: Class numbers `(n,)`, or `(n, classes)` of 1, 0 and -1 for images with several labels, or None.
+        class_names: Tuple of strings, a name for each class, or None.
+
+    Raises:
+        ValueError: If the array has another shape or dtype, or the labels or names do not belong to it.
+
+    Example:
+
+    >>> images = ArrayImages(np.zeros((3, 4, 4, 3), "uint8"), labels=np.array([0, 1, 1]))
+    >>> len(images), images.sample(2)[1].tolist()
+    (3, [0, 2])
+    """
+
+    def __init__(self, array, labels=None, class_names=None):
+        self.array = _checked_array(array)
+        self.labels = None if labels is None else checked_labels(labels, len(self.array), several=True)
+        self.class_names = _checked_names(class_names, self.labels)
+        self.image_size = min(self.image_shape[:2])
+        self.dtype = "uint8" if self.array.dtype == np.uint8 else "float32"
+
+    @property
+    def image_shape(self):
+        """Height, width and channels."""
+        return self.array.shape[1:]
+
+    def __len__(self):
+        return len(self.array)
+
+    def take(self, rows):
+        """The images of some rows, as `ArrayImages`."""
+        return ArrayImages(self.array[rows], None if self.labels is None else self.labels[rows], self.class_names)
+
+    def read(self, rows):
+        """See `Images.read`."""
+        return self.array[rows].astype(self.dtype, copy=False)
+
+    def _encoded(self):
+        raise ValueError(
+            "Crops are cut from files as they are. Received: images in memory, of which only the centre is left, in "
+            f"{self.image_size} pixels. Use data.load(..., memory_limit=0), or let the model's views crop."
+        )
+
+
+def _checked_array(array):
+    try:
+        array = np.asarray(array)
+    except ValueError as error:
+        raise ValueError(
+            "Images in memory must be of one size. Received: images of several sizes. Resize them first."
+        ) from error
+    if array.ndim == 3:
+        raise ValueError(
+            "Images must have the shape (n, height, width, channels). "
+            f"Received: images of shape {array.shape}. Gray images need a last axis: images[..., None] for an encoder "
+            "of one channel, np.repeat(images[..., None], 3, axis=-1) for one of three."
+        )
+    if array.ndim != 4 or not array.size:
+        raise ValueError(
+            "Images must have the shape (n, height, width, channels), with at least one image. "
+            f"Received: images of shape {array.shape}."
+        )
+    if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(
+            "Images must be uint8, or floats on 0..255. "
+            f"Received: images of dtype {array.dtype}. Scale and convert them, such as "
+            "(images / 257).astype('float32') for uint16, (images * 255.0).astype('uint8') for bool, "
+            "images.astype('uint8') for other integers on 0..255, images.astype('float32') for bfloat16."
+        )
+    return array
+
+
+def _checked_names(class_names, labels):
+    if class_names is None:
+        return None
+    if isinstance(class_names, str):
+        raise ValueError(f"`class_names` must be a tuple of names. Received: class_names={class_names!r}")
+    class_names = tuple(class_names)
+    if labels is not None:
+        classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
+        if len(class_names) < classes or (labels.ndim == 2 and len(class_names) != classes):
+            raise ValueError(
+                f"Every class must have a name. Received: {len(class_names)} names for {classes} classes, "
+                f"class_names={class_names[:5]}."
+            )
+    return class_names
