@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_barlow import asymmetry, distribution, fitting, inputs, losses
+from keras_barlow import asymmetry, distribution, fitting, inputs, losses, networks
 from keras_barlow import views as view_policies
 
 _PARTS = ("encoder", "projector", "views", "loss", "predictor")
@@ -18,7 +18,7 @@ _VALIDATION_STEP = -1
 
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
-class BarlowTwins(keras.Model):
+class BarlowTwins(networks.GivesFeatures, keras.Model):
     """Barlow Twins pre-training as a `keras.Model`.
 
     `fit` trains encoder and projector on two random views of each image; labels that the data may hold never
@@ -93,8 +93,8 @@ class BarlowTwins(keras.Model):
     ):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
-        self.encoder = inputs.checked_encoder(encoder)
-        self.projector = projector
+        self.encoder = encoder = inputs.checked_encoder(encoder)
+        self.projector, embedding_shape = networks.built(projector, encoder.output_shape, "projector")
         self.views = views
         self.loss = losses.BarlowTwinsLoss() if loss is None else loss
         if accumulation_steps < 1:
@@ -108,15 +108,13 @@ class BarlowTwins(keras.Model):
             )
         self.accumulation_steps = accumulation_steps
         self.skip_nonfinite = skip_nonfinite
-        if not projector.built:
-            projector.build(encoder.output_shape)
-        self.predictor = asymmetry.checked_predictor(predictor, projector.compute_output_shape(encoder.output_shape))
+        self.predictor = asymmetry.checked_predictor(predictor, embedding_shape)
         self.stop_gradient = stop_gradient
         self.moving_average = moving_average
         self.target = asymmetry.slow_copies(encoder, projector, moving_average)
         self._trackers = [keras.metrics.Mean(name=name) for name in losses.LossTerms._fields]
         self._skipped = [keras.metrics.Sum(name="skipped")] if skip_nonfinite else []
-        self.built = True
+        self.build(self.encoder.input_shape)
 
     def compile(
         self,
@@ -314,7 +312,7 @@ class BarlowTwins(keras.Model):
         if self.views is None:
             view_a, view_b = inputs.checked_pair(x)
         else:
-            view_a, view_b = self.views(self._images(x), training=True, step=step)
+            view_a, view_b = view_policies.drawn(self.views, self._images(x), step)
             inputs.check_shapes(view_a, view_b)
         return inputs.checked_rows(view_a), view_b
 

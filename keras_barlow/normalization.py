@@ -74,7 +74,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
 
     def _move(self, statistic, value):
-        statistic.assign(statistic * self.momentum + value * (1.0 - self.momentum))
+        # In float32, also where a pure bfloat16 or float16 policy stores the statistic in less.
+        moved = ops.cast(statistic, "float32") * self.momentum + value * (1.0 - self.momentum)
+        statistic.assign(ops.cast(moved, statistic.dtype))
 
 
 def _normalize(images, gamma, beta, epsilon):
