@@ -21,8 +21,8 @@ def checked_encoder(model, argument="encoder"):
         argument: The name under which it was passed, for the errors.
 
     Returns:
-        A functional or sequential `keras.Model`, which has `inputs`, `input_shape` and `output_shape`: the model itself,
-        or a functional model around a subclassed one, which shares its weights.
+        A functional or sequential `keras.Model`, which has `inputs`, `input_shape` and `output_shape`: the model
+        itself, or a functional model around a subclassed one, which shares its weights.
 
     Raises:
         ValueError: If it is not built, or has other inputs or outputs.
@@ -64,7 +64,7 @@ def on_images(model, argument="encoder"):
     shape = tuple(model.inputs[0].shape)
     if len(shape) != 4 or shape[-1] is None:
         raise ValueError(
-            f"`{argument}` must take images of shape (batch, height, width, channels), with a known number of channels. "
+            f"`{argument}` must take images of shape (batch, height, width, channels), with known channels. "
             f"Received: {argument}.input_shape={shape}. Wrap it in a model that takes such images, for example "
             + _wrapped((28, 28, 1), "encoder(keras.layers.Flatten()(images))")
         )

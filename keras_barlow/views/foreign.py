@@ -29,7 +29,7 @@ def drawn(views, images, step):
     """The two views of a batch by the views layer of a model, which may be a layer of the user's own.
 
     Args:
-        views: `Views`, or a layer from images to a pair of views; it gets `training` and `step` if its `call` takes them.
+        views: `Views`, or a layer from images to a pair of views; it gets `training` and `step` if `call` takes them.
         images: Float or uint8 tensor `(batch, height, width, channels)` on 0..255, or a pair of crops.
         step: Integer or scalar integer tensor.
 
