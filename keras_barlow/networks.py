@@ -124,8 +124,14 @@ class GivesFeatures:
 def _with_inputs(model, argument):
     """The model, if it is functional; otherwise a functional model around it, of the shape on which it was built."""
     inputs = getattr(model, "inputs", None)
+    if inputs and not isinstance(model, keras.Sequential):
+        if not isinstance(model.input, (list, tuple)) or len(inputs) > 1:
+            return model
+        # Keras warns at every call of such a model on one tensor.
+        images = keras.Input(inputs[0].shape[1:], name="images")
+        return keras.Model(images, model([images]), name=model.name)
     # A Sequential that was built by a call is bound to the size of that batch.
-    if inputs and not (isinstance(model, keras.Sequential) and inputs[0].shape[0] is not None):
+    if inputs and inputs[0].shape[0] is None:
         return model
     shape = (model.get_build_config() or {}).get("input_shape")
     if not isinstance(shape, (tuple, list)) or not all(isinstance(side, (int, type(None))) for side in shape):
