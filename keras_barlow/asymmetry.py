@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_barlow import networks
+
 
 def checked_predictor(predictor, embedding_shape):
     """The predictor, built.
@@ -18,9 +20,7 @@ def checked_predictor(predictor, embedding_shape):
     """
     if predictor is None:
         return None
-    if not predictor.built:
-        predictor.build(embedding_shape)
-    shape = tuple(predictor.compute_output_shape(embedding_shape))
+    predictor, shape = networks.built(predictor, embedding_shape, "predictor")
     if shape != tuple(embedding_shape):
         raise ValueError(
             "The predictor must keep the width of the embeddings, which are compared with those of the other view. "

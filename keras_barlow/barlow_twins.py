@@ -13,10 +13,12 @@ from keras_barlow import (
     image_scale,
     inputs,
     losses,
+    networks,
     penalties,
     tensorflow_step,
     training_data,
 )
+from keras_barlow import views as view_policies
 
 _PARTS = ("encoder", "projector", "views", "loss", "predictor")
 
@@ -25,7 +27,7 @@ _VALIDATION_STEP = -1
 
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
-class BarlowTwins(keras.Model):
+class BarlowTwins(networks.GivesFeatures, keras.Model):
     """Barlow Twins pre-training as a `keras.Model`.
 
     `fit` trains encoder and projector on two random views of each image; labels that the data may hold never
@@ -100,8 +102,8 @@ class BarlowTwins(keras.Model):
     ):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
-        self.encoder = inputs.checked_encoder(encoder)
-        self.projector = projector
+        self.encoder = encoder = inputs.checked_encoder(encoder)
+        self.projector, embedding_shape = networks.built(projector, encoder.output_shape, "projector")
         self.views = views
         self.loss = losses.BarlowTwinsLoss() if loss is None else loss
         if accumulation_steps < 1:
@@ -109,19 +111,17 @@ class BarlowTwins(keras.Model):
                 f"`accumulation_steps` must be at least 1. Received: accumulation_steps={accumulation_steps}"
             )
         if accumulation_steps > 1:
-            inputs.check_views_repeat(views, encoder)
+            inputs.check_views_repeat(views, self.encoder)
         self.accumulation_steps = accumulation_steps
         self.skip_nonfinite = skip_nonfinite
-        if not projector.built:
-            projector.build(encoder.output_shape)
-        self.predictor = asymmetry.checked_predictor(predictor, projector.compute_output_shape(encoder.output_shape))
+        self.predictor = asymmetry.checked_predictor(predictor, embedding_shape)
         self.stop_gradient = stop_gradient
         self.moving_average = moving_average
         self.target = asymmetry.slow_copies(encoder, projector, moving_average)
         self._counter = tensorflow_step.BatchCounter()
         self._trackers = [keras.metrics.Mean(name=name) for name in losses.LossTerms._fields]
         self._skipped = [keras.metrics.Sum(name="skipped")] if skip_nonfinite else []
-        self.built = True
+        self.build(self.encoder.input_shape)
 
     def compile(
         self,
@@ -343,7 +343,7 @@ class BarlowTwins(keras.Model):
         if self.views is None:
             view_a, view_b = inputs.checked_pair(x, self.encoder)
         else:
-            view_a, view_b = self.views(self.images_of(x), training=True, step=step)
+            view_a, view_b = view_policies.drawn(self.views, self.images_of(x), step)
             inputs.check_shapes(view_a, view_b)
         inputs.check_view_shape(view_a, self.encoder)
         return inputs.checked_rows(view_a), view_b

@@ -1,26 +1,32 @@
 """ResNet encoders: images on 0..255 to features, standardisation included."""
 
 import keras
+import numpy as np
 from keras import layers
 
+from keras_barlow import networks
 from keras_barlow.normalization import BatchNormalization, Standardize
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
-def with_standardization(backbone, mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIATION):
+def with_standardization(backbone, mean=None, deviation=None):
     """Puts `Standardize` before a backbone that expects standardised images.
 
     Args:
         backbone: Built `keras.Model` from standardised images `(batch, H, W, channels)` to features of rank
             2, to a feature map of rank 4, or to the tokens of a transformer of rank 3; the latter two are averaged over
             their places.
-        mean: Per channel, on [0, 1].
-        deviation: Per channel, on [0, 1].
+        mean: One float, or one per channel, on [0, 1]; None for ImageNet's, of which gray images take the average.
+        deviation: Positive, as `mean`.
 
     Returns:
         A `keras.Model` from images on 0..255 to float32 features `(batch, features)`.
+
+    Raises:
+        ValueError: If the backbone is not built, has several inputs or outputs, or has neither 1 nor 3 channels and no
+            mean and deviation are given.
 
     Example:
 
@@ -28,8 +34,9 @@ def with_standardization(backbone, mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIAT
     >>> with_standardization(backbone).output_shape
     (None, 5)
     """
-    images = keras.Input(backbone.input_shape[1:], name="images")
-    features = backbone(Standardize(mean, deviation, name="standardize")(images))
+    backbone = networks.on_images(backbone, "backbone")
+    images = keras.Input(backbone.inputs[0].shape[1:], name="images")
+    features = backbone(_standardize(mean, deviation, images.shape[-1])(images))
     if len(features.shape) == 4:
         features = layers.GlobalAveragePooling2D(dtype="float32", name="features")(features)
     elif len(features.shape) == 3:
@@ -110,8 +117,8 @@ def resnet(
     width=64,
     zero_init_residual=False,
     synchronized=False,
-    mean=IMAGENET_MEAN,
-    deviation=IMAGENET_DEVIATION,
+    mean=None,
+    deviation=None,
     kernel_initializer=None,
     name="resnet",
 ):
@@ -128,8 +135,9 @@ def resnet(
         width: Channels of the first stage.
         zero_init_residual: Whether the last scale of each block starts at zero, as in the paper's recipe.
         synchronized: Whether batch normalisation takes its moments over all replicas.
-        mean: Per channel, on [0, 1], see `Standardize`.
-        deviation: The same.
+        mean: One float, or one per channel, on [0, 1], see `Standardize`; None for ImageNet's, of which gray images
+            take the average.
+        deviation: Positive, as `mean`.
         kernel_initializer: Name or instance of a Keras initializer, of which every kernel gets a copy with a seed
             of its own; None for torchvision's, He's normal by the fan-out.
         name: Name of the model.
@@ -138,7 +146,8 @@ def resnet(
         A `keras.Model` from images on 0..255 to float32 features `(batch, features)`, averaged over places.
 
     Raises:
-        ValueError: For an unknown block or stem.
+        ValueError: For an unknown block or stem, an input of another rank, or if there are neither 1 nor 3 channels and
+            no mean and deviation are given.
 
     Example:
 
@@ -154,8 +163,13 @@ def resnet(
         raise ValueError(f"`stem` must be 'imagenet' or 'small'. Received: stem={stem!r}")
     if kernel_initializer is None:
         kernel_initializer = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+    networks.check_channels_last()
+    if len(tuple(input_shape)) != 3 or input_shape[-1] is None:
+        raise ValueError(
+            f"`input_shape` must be (height, width, channels), with a number of channels. Received: {input_shape}"
+        )
     images = keras.Input(input_shape, name="images")
-    x = Standardize(mean, deviation, name="standardize")(images)
+    x = _standardize(mean, deviation, images.shape[-1])(images)
     if stem == "imagenet":
         x = _convolution(x, width, 7, 2, kernel_initializer, name="stem_convolution")
         x = _normalization(x, synchronized, name="stem_normalization")
@@ -180,6 +194,21 @@ def resnet(
             )
     features = layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
     return keras.Model(images, features, name=name)
+
+
+def _standardize(mean, deviation, channels):
+    """`Standardize`, by default with ImageNet's statistics for colors and their average for gray."""
+    if channels not in (1, 3) and (mean is None or deviation is None):
+        raise ValueError(
+            f"Only gray and RGB images have a default mean and deviation. Received: {channels} channels with "
+            f"mean={mean}, deviation={deviation}. Pass one float or {channels}, such as mean=0.5, deviation=0.25; "
+            "those of your images are best."
+        )
+    if mean is None:
+        mean = IMAGENET_MEAN if channels == 3 else np.mean(IMAGENET_MEAN)
+    if deviation is None:
+        deviation = IMAGENET_DEVIATION if channels == 3 else np.mean(IMAGENET_DEVIATION)
+    return Standardize(mean, deviation, name="standardize")
 
 
 def stage_outputs(encoder):

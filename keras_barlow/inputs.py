@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_barlow import distribution, image_scale
+from keras_barlow import distribution, image_scale, networks
 
 _ONE_IMAGE = (
     "A batch of 1 image cannot be trained on: the loss correlates features over the batch, so a batch needs at "
@@ -15,18 +15,8 @@ _ONE_IMAGE = (
 
 
 def checked_encoder(encoder):
-    """The encoder, if it is a built model from images to features of rank 2."""
-    if not isinstance(encoder, keras.Model) or not encoder.built:
-        raise ValueError(
-            "`encoder` must be a built keras.Model, so that its output shape is known. "
-            f"Received: encoder={encoder!r}. Give it a keras.Input, or call it on one batch of images first."
-        )
-    if len(encoder.output_shape) != 2:
-        raise ValueError(
-            "`encoder` must map images to features of shape (batch, features). "
-            f"Received: encoder.output_shape={encoder.output_shape}. End it with GlobalAveragePooling2D."
-        )
-    return encoder
+    """The encoder, if it is a built model from images to features of rank 2; see `networks.checked_encoder`."""
+    return networks.checked_encoder(encoder)
 
 
 def image_shape(encoder):

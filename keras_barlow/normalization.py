@@ -74,7 +74,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
 
     def _move(self, statistic, value):
-        statistic.assign(statistic * self.momentum + value * (1.0 - self.momentum))
+        # In float32, also where a pure bfloat16 or float16 policy stores the statistic in less.
+        moved = ops.cast(statistic, "float32") * self.momentum + value * (1.0 - self.momentum)
+        statistic.assign(ops.cast(moved, statistic.dtype))
 
 
 def _normalize(images, gamma, beta, epsilon):
@@ -196,6 +198,10 @@ class Standardize(keras.layers.Layer):
     Returns:
         Tensor of the same shape in the layer's compute dtype.
 
+    Raises:
+        ValueError: If a deviation is not positive, or the images have another number of channels than `mean` or
+            `deviation`.
+
     Example:
 
     >>> layer = Standardize(mean=0.5, deviation=0.25)
@@ -208,8 +214,18 @@ class Standardize(keras.layers.Layer):
         super().__init__(**kwargs)
         self.mean = tuple(np.atleast_1d(mean).astype(float).tolist())
         self.deviation = tuple(np.atleast_1d(deviation).astype(float).tolist())
-        if min(self.deviation) <= 0:
+        if not min(self.deviation) > 0:
             raise ValueError(f"`deviation` must be positive. Received: deviation={deviation}")
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        for name in ("mean", "deviation"):
+            count = len(getattr(self, name))
+            if channels is not None and count not in (1, channels):
+                raise ValueError(
+                    f"`{name}` must be one number, or one per channel of images (..., channels). Received: {count} for "
+                    f"{channels} channels. Pass {name} with 1 or {channels} numbers, or put the channels last."
+                )
 
     def call(self, images):
         image_scale.tell_scale(images)

@@ -1,5 +1,7 @@
 """The projector: from the encoder's features to the embeddings that the loss sees."""
 
+import numbers
+
 import keras
 from keras import layers
 
@@ -40,9 +42,11 @@ class Projector(keras.layers.Layer):
 
     def __init__(self, widths=(8192, 8192, 8192), use_bias=False, use_batch_norm=True, synchronized=False, **kwargs):
         super().__init__(**kwargs)
-        self.widths = tuple(widths)
-        if not self.widths or any(not isinstance(width, int) or width < 1 for width in self.widths):
+        widths = widths if isinstance(widths, (tuple, list)) else (widths,)
+        integers = all(isinstance(width, numbers.Integral) and not isinstance(width, bool) for width in widths)
+        if not widths or not integers or min(widths) < 1:
             raise ValueError(f"`widths` must be positive integers, at least one. Received: widths={widths}")
+        self.widths = tuple(map(int, widths))
         self.use_bias = use_bias
         self.use_batch_norm = use_batch_norm
         self.synchronized = synchronized

@@ -1,16 +1,22 @@
 """`save_encoder`: the encoder as a SavedModel, an ONNX or a LiteRT file."""
 
+import contextlib
+import functools
 import importlib.util
-import os
-import pathlib
+import tempfile
 import warnings
 
 import keras
+import tensorflow as tf
 
+from keras_barlow import networks
 from keras_barlow.export import saved_model
 from keras_barlow.export.card import model_card
+from keras_barlow.export.heads import check_classifier
+from keras_barlow.export.writing import check_folder, local_path, whole_file, whole_folder
 
 FORMATS = ("saved_model", "onnx", "litert")
+_HALF = ("bfloat16", "float16")
 _SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
 
 
@@ -41,24 +47,30 @@ def save_encoder(
 
     The latter two are also methods of the loaded object, `feature_maps(images)` and `classify(images)`.
 
+    The export is written to a hidden folder beside `path` and renamed when it is complete, so that an error leaves no
+    half of one, and an earlier export as it was. It replaces an earlier export and nothing else. Source paths of this
+    machine are not in it.
+
     Args:
         model: A `BarlowTwins` model, or an encoder by itself: a built `keras.Model` from images on 0..255.
-        path: Folder to write for `"saved_model"`; a `.onnx` or `.tflite` file for the others.
-        format: `"saved_model"`, `"onnx"` (needs onnx and tf2onnx) or `"litert"`; the latter two by Keras' own
-            exporters, in float32, features only.
+        path: Folder to write for `"saved_model"`, new, empty or an earlier export; a `.onnx` or `.tflite` file for the
+            others. `~` is the home folder.
+        format: `"saved_model"`, `"onnx"` (needs onnx and tf2onnx) or `"litert"`; the latter two in float32, features
+            only.
         input_dtype: `"float32"` or `"uint8"`.
         feature_maps: Whether a SavedModel also gives the maps after each stage of an encoder of `encoders`.
         classifier: `linear_head` or `knn_head` to go behind the features in a SavedModel; or None.
         check_range: Whether a SavedModel for images in [0, 1] says so, once and on stderr, when it is given images that
             look like 0..255. XLA cannot compile that: False where the export is to be compiled, as for TPUs.
-        card: Dictionary of what the model card, `README.md` in the folder, is to say: `recipe`, `data`, `metrics`,
-            `licence`, each optional; see `model_card`.
+        card: Dictionary of what the model card, `README.md` in the folder of a SavedModel, is to say: `recipe`, `data`,
+            `metrics`, `licence`, each optional; see `card.model_card`.
 
     Returns:
-        `path`.
+        `path`, a string.
 
     Raises:
-        ValueError: If the model is not built, or the format, the input or the file's ending is another.
+        ValueError: If the model is not built or is no encoder, the format, the input or the file's ending is another,
+            the card has fields that it cannot show, the classifier is for other features, or `path` holds other files.
         ImportError: If a package that the format needs is not installed.
 
     Example:
@@ -74,12 +86,7 @@ def save_encoder(
         https://www.tensorflow.org/hub/reusable_saved_models,
         https://www.tensorflow.org/hub/common_signatures/images
     """
-    encoder = getattr(model, "encoder", model)
-    if not isinstance(encoder, keras.Model) or not encoder.built:
-        raise ValueError(
-            f"`model` must be a BarlowTwins model or a built keras.Model. Received: model={model!r}. "
-            "Call the encoder on one batch of images first."
-        )
+    encoder = networks.checked_encoder(getattr(model, "encoder", model), "model")
     if format not in FORMATS or input_dtype not in ("float32", "uint8"):
         raise ValueError(
             f"`format` must be one of {FORMATS}, and `input_dtype` 'float32' or 'uint8'. "
@@ -88,44 +95,94 @@ def save_encoder(
     unknown = sorted(set(card or {}) - {"recipe", "data", "metrics", "licence"})
     if unknown:
         raise ValueError(f"`card` may hold recipe, data, metrics and licence. Received: {unknown[0]!r}.")
-    path = str(path)
+    path = local_path(path)
     if format == "saved_model":
-        saved_model.save(encoder, path, input_dtype, feature_maps, classifier, check_range)
+        check_classifier(classifier, encoder.output_shape[-1])
         text = model_card(encoder, input_dtype, feature_maps, classifier, **(card or {}))
-        (pathlib.Path(path) / "README.md").write_text(text)
-        return path
-    if feature_maps or classifier is not None:
-        raise ValueError(f"Feature maps and a classifier are for a SavedModel. Received: format={format!r} with them.")
-    if pathlib.Path(path).suffix != _SUFFIXES[format]:
-        raise ValueError(f"The file must end with {_SUFFIXES[format]} for {format!r}. Received: path={path!r}.")
+        check_folder(path)
+        with whole_folder(path) as folder:
+            saved_model.save(encoder, folder, input_dtype, feature_maps, classifier, check_range)
+            (folder / "README.md").write_bytes(text.encode())
+        return str(path)
+    if feature_maps or classifier is not None or card:
+        raise ValueError(
+            f"Feature maps, a classifier and a model card are for a SavedModel. Received: format={format!r} with them."
+        )
+    if path.suffix != _SUFFIXES[format]:
+        raise ValueError(f"The file must end with {_SUFFIXES[format]} for {format!r}. Received: path={str(path)!r}.")
     _check_installed(format)
+    with whole_file(path) as file:
+        _convert(encoder, file, format, input_dtype)
+    return str(path)
+
+
+def _convert(encoder, file, format, input_dtype):
+    """Writes the ONNX or LiteRT file."""
+    _check_float32_weights(encoder, format)
     images = keras.Input(encoder.input_shape[1:], dtype=input_dtype, name="images")
-    whole = keras.Model(images, _in_float32(encoder)(_on_255(images)), name="encoder")
-    # Keras exports what has been called.
-    whole(keras.ops.zeros((1, *encoder.input_shape[1:]), input_dtype))
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    with warnings.catch_warnings():
-        # Keras asks NumPy for names that it used to have.
-        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
-        whole.export(path, format=format, verbose=False)
-    return path
+    try:
+        with _in_float32(encoder), warnings.catch_warnings():
+            # Keras asks NumPy for names that it used to have.
+            warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
+            whole = keras.Model(images, encoder(_on_255(images)), name="encoder")
+            if format == "onnx":
+                # Keras exports what has been called.
+                whole(images)
+                whole.export(str(file), format="onnx", verbose=False)
+            else:
+                file.write_bytes(_litert(whole))
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"Every layer of the encoder must have a form in {format!r}. Received: model={encoder.name!r}, at which "
+            f"the converter stopped: {str(error)[:500]}. Export it as a SavedModel, which has them all."
+        ) from error
+
+
+def _litert(whole):
+    """The bytes of a LiteRT file whose signature takes `images` and returns `output_0`.
+
+    What `keras.Model.export(format="litert")` does since Keras 3.12, so that older ones have it too.
+    """
+    taken = tf.TensorSpec(whole.inputs[0].shape, whole.inputs[0].dtype, name="images")
+    archive = keras.export.ExportArchive()
+    archive.track(whole)
+    archive.add_endpoint("serve", functools.partial(whole.__call__, training=False), input_signature=[taken])
+    with saved_model.without_progress_logs(), tempfile.TemporaryDirectory() as folder:
+        archive.write_out(folder, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
+        converter.experimental_enable_resource_variables = True
+        return converter.convert()
 
 
 def _on_255(images):
     return keras.ops.cast(images, "float32") * (1.0 if images.dtype == "uint8" else 255.0)
 
 
+@contextlib.contextmanager
 def _in_float32(encoder):
-    """The same encoder without mixed precision, which the other formats do not have."""
-    if encoder.dtype_policy.name == "float32" and all(layer.dtype_policy.name == "float32" for layer in encoder.layers):
-        return encoder
+    """Computes without mixed precision, which the other formats do not have, in nested models too."""
+    layers = [layer for layer in encoder._flatten_layers() if layer.compute_dtype in _HALF]
+    policies = [layer.dtype_policy for layer in layers]
+    try:
+        for layer in layers:
+            layer.dtype_policy = "float32"
+        yield
+    finally:
+        for layer, policy in zip(layers, policies, strict=True):
+            layer.dtype_policy = policy
 
-    def float32(layer):
-        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
 
-    copy = keras.models.clone_model(encoder, clone_function=float32)
-    copy.set_weights(encoder.get_weights())
-    return copy
+def _check_float32_weights(encoder, format):
+    stored = sorted({variable.dtype for variable in encoder.variables} & set(_HALF))
+    if stored:
+        raise ValueError(
+            f"{format!r} needs weights in float32. Received: model={encoder.name!r} with weights in {stored[0]}. Build "
+            "it again under the policy 'float32' or 'mixed_bfloat16', copy the weights with "
+            "set_weights([weight.astype('float32') for weight in encoder.get_weights()]) and export the copy."
+        )
 
 
 def _check_installed(format):

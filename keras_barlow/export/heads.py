@@ -33,6 +33,36 @@ class Classifier(tf.Module):
         return self._scores(features)
 
 
+def check_classifier(classifier, features):
+    """Raises ValueError unless the classifier takes so many features and names as many classes as it scores.
+
+    Args:
+        classifier: What is to go behind the encoder, or None.
+        features: Number of features of the encoder.
+    """
+    if classifier is None:
+        return
+    if not callable(classifier) or not hasattr(classifier, "class_names"):
+        raise ValueError(
+            "`classifier` must be an export.Classifier, from linear_head or knn_head. "
+            f"Received: classifier={classifier!r}"
+        )
+    taken = tf.TensorSpec((None, features), tf.float32)
+    try:
+        scores = tf.function(lambda features: classifier(features)).get_concrete_function(taken).output_shapes
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        raise ValueError(
+            f"`classifier` must take the features of the encoder, (batch, {features}). Received: one that cannot: "
+            f"{str(error).splitlines()[0]}. Make it from features of this encoder."
+        ) from error
+    count = len(classifier.class_names)
+    if not isinstance(scores, tf.TensorShape) or scores.rank != 2 or scores[1] not in (None, count):
+        raise ValueError(
+            f"`classifier` must give a probability for each of its class names. Received: {count} names for scores of "
+            f"shape {scores}."
+        )
+
+
 def linear_head(features, labels, class_names=None, inverse_penalty=1.0):
     """The logistic regression of `evaluation.linear_scores`, standardisation included.
 
@@ -97,6 +127,9 @@ def _checked(features, labels, class_names):
     labels = checked_labels(labels, len(features), least_classes=2)
     count = int(labels.max()) + 1
     class_names = tuple(map(str, range(count))) if class_names is None else tuple(class_names)
-    if len(class_names) < count:
-        raise ValueError(f"Every class must have a name. Received: {len(class_names)} names for {count} classes.")
-    return features, labels, class_names
+    if len(class_names) != count:
+        raise ValueError(
+            f"Every class must have a name, and every name a class. Received: {len(class_names)} names for {count} "
+            "classes. Name the classes 0 to the largest label."
+        )
+    return features, labels, tuple(map(str, class_names))

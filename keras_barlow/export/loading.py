@@ -1,23 +1,33 @@
 """An encoder back in Keras, from whatever a run left."""
 
+import os
 import pathlib
 
 import keras
 import tensorflow as tf
 
+from keras_barlow import networks
+
+_FORMS = "the folder of a run with its model.keras, a .keras file, or the folder of a SavedModel"
+
 
 def load_encoder(path):
     """An encoder as a `keras.Model` from images on 0..255 to features.
 
+    Loading a SavedModel and calling it runs the operations that it holds, and TensorFlow has some that read and write
+    files: load only what comes from people you trust.
+
     Args:
         path: Folder of a run with its `model.keras`, a `.keras` file, or the folder of a SavedModel of `save_encoder`,
-            which Keras can use and cannot train.
+            which Keras can use and cannot train. Another SavedModel is taken if it can be called on one batch of
+            images, uint8 or float32 in [0, 1], and gives features of rank 2, as those of TF Hub do. `~` is the home
+            folder.
 
     Returns:
         A `keras.Model`; of a `BarlowTwins` model its encoder.
 
     Raises:
-        ValueError: If there is nothing of the kind.
+        ValueError: If there is nothing of the kind, or it cannot be read, or is no encoder.
 
     Example:
 
@@ -26,43 +36,60 @@ def load_encoder(path):
     >>> load_encoder(kb.export.save_encoder(encoder, tempfile.mkdtemp())).output_shape
     (None, 8)
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(os.path.expanduser(os.fsdecode(path)))
     if (path / "model.keras").is_file():
         path = path / "model.keras"
     if path.suffix == ".keras" and path.is_file():
-        model = keras.models.load_model(path)
-        return getattr(model, "encoder", model)
+        return _from_keras(path)
     if not (path / "saved_model.pb").is_file():
-        raise ValueError(
-            "An encoder is a run's folder with its model.keras, a .keras file, or the folder of a SavedModel. "
-            f"Received: {path}, which is none of them."
-        )
+        raise ValueError(f"An encoder is {_FORMS}. Received: {path}, which is none of them.")
     missing = [name for name in ("variables.index", "variables.data-00000-of-00001") if not _holds(path, name)]
     if missing:
         raise ValueError(
             f"A SavedModel must be whole. Received: {path} without variables/{missing[0]}. Copy the folder again, with "
             "its folder variables/."
         )
-    layer = _Loaded(tf.saved_model.load(str(path)), name="saved_encoder")
+    try:
+        module = tf.saved_model.load(str(path))
+    except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
+        raise ValueError(
+            f"A SavedModel must be readable. Received: {path}, which is not: {_first_line(error)}. Copy it again."
+        ) from error
+    layer = _Loaded(module, path, name="saved_encoder")
     images = keras.Input(layer.image_shape, name="images")
     return keras.Model(images, layer(images), name="encoder")
 
 
+def _from_keras(path):
+    try:
+        model = keras.models.load_model(path)
+    except Exception as error:
+        raise ValueError(
+            f"An encoder is {_FORMS}. Received: {path}, which Keras cannot load: {_first_line(error)}. Copy the file "
+            "again, or import the module that registers its custom layers first."
+        ) from error
+    return networks.checked_encoder(getattr(model, "encoder", model), str(path))
+
+
+def _first_line(error):
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+
+
 def _holds(path, name):
-    return (path / "variables" / name).is_file()
+    files = path / "variables"
+    # Another writer may have cut the values into more files.
+    return (files / name).is_file() or (".data-" in name and any(files.glob("variables.data-*-of-*")))
 
 
 class _Loaded(keras.layers.Layer):
-    """A SavedModel of `save_encoder` on images of 0..255, in inference mode."""
+    """A SavedModel on images of 0..255, in inference mode."""
 
-    def __init__(self, module, **kwargs):
+    def __init__(self, module, path, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self._module = module
-        function = module.__call__.concrete_functions[0]
-        taken = function.structured_input_signature[0][0]
+        taken, self._features = _signature(module, path)
         self.image_shape = tuple(taken.shape[1:])
         self._on_255 = taken.dtype == tf.uint8
-        self._features = function.output_shapes[-1]
         self.built = True
 
     @property
@@ -71,9 +98,47 @@ class _Loaded(keras.layers.Layer):
         return [variable.numpy() for variable in getattr(self._module, "variables", ())]
 
     def call(self, images):
-        if self._on_255:
-            return self._module(tf.cast(images, tf.uint8), training=False)
-        return self._module(tf.cast(images, tf.float32) / 255.0, training=False)
+        return _features_of(self._module, images, self._on_255)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self._features)
+
+
+def _features_of(module, images, on_255):
+    if on_255:
+        return module(tf.cast(images, tf.uint8), training=False)
+    return module(tf.cast(images, tf.float32) / 255.0, training=False)
+
+
+def _signature(module, path):
+    """What the SavedModel takes, as a `tf.TensorSpec`, and the number of features that it gives."""
+    functions = module.__call__.concrete_functions if callable(module) else ()
+    found = "nothing that can be called on images"
+    for function in functions:
+        positional, named = function.structured_input_signature
+        specs = [spec for spec in tf.nest.flatten((positional, named)) if isinstance(spec, tf.TensorSpec)]
+        found = f"a function of {', '.join(f'{spec.dtype.name} {spec.shape}' for spec in specs) or 'no tensors'}"
+        if len(specs) == 1 and specs[0].shape.rank == 4 and specs[0].dtype in (tf.uint8, tf.float32):
+            break
+    else:
+        names = ", ".join(sorted(getattr(module, "signatures", ()))) or "none"
+        raise ValueError(
+            "The SavedModel of an encoder must be callable on one batch of images, (batch, height, width, channels) in "
+            f"uint8 or float32. Received: {path}, with {found}; its signatures: {names}. Use tf.saved_model.load for "
+            "it, or write it with export.save_encoder."
+        )
+    taken = specs[0]
+    try:
+        traced = tf.function(lambda images: _features_of(module, images, taken.dtype == tf.uint8))
+        given = traced.get_concrete_function(tf.TensorSpec((None, *taken.shape[1:]), tf.float32)).structured_outputs
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        raise ValueError(
+            "The SavedModel of an encoder must take training=False and a batch of any size. "
+            f"Received: {path}, which does not: {_first_line(error)}. Write it with export.save_encoder."
+        ) from error
+    if not isinstance(given, tf.TensorSpec | tf.Tensor) or given.shape.rank != 2 or given.shape[1] is None:
+        raise ValueError(
+            "The SavedModel of an encoder must give features of shape (batch, features). "
+            f"Received: {path}, which gives {given}. Write it with export.save_encoder."
+        )
+    return taken, given.shape[1]

@@ -1,11 +1,12 @@
 """An encoder to Kaggle Models or to the Hugging Face hub, through their own clients."""
 
 import importlib
-import pathlib
 import re
+import shutil
 import tempfile
 
 from keras_barlow.export.formats import save_encoder
+from keras_barlow.export.writing import check_folder, local_path
 
 
 def to_kaggle(model, handle, folder=None, dry_run=False, version_notes="", **export):
@@ -28,9 +29,9 @@ def to_kaggle(model, handle, folder=None, dry_run=False, version_notes="", **exp
     """
     if not re.fullmatch(r"[\w-]+/[\w-]+/tensorFlow2/[\w.-]+", handle):
         raise ValueError(f"`handle` must be 'owner/model/tensorFlow2/variation'. Received: handle={handle!r}")
+    kagglehub = _client("kagglehub", dry_run)
     folder = _written(model, folder, export)
     if not dry_run:
-        kagglehub = _client("kagglehub")
         licence = (export.get("card") or {}).get("licence")
         kagglehub.model_upload(handle, folder, license_name=licence, version_notes=version_notes)
     return folder
@@ -56,15 +57,18 @@ def to_huggingface(model, repo_id, folder=None, dry_run=False, private=False, **
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
         raise ValueError(f"`repo_id` must be 'owner/name'. Received: repo_id={repo_id!r}")
+    huggingface_hub = _client("huggingface_hub", dry_run)
     folder = _written(model, folder, export)
     if not dry_run:
-        huggingface_hub = _client("huggingface_hub")
         huggingface_hub.create_repo(repo_id, private=private, exist_ok=True)
         huggingface_hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Encoder")
     return folder
 
 
-def _client(name):
+def _client(name, dry_run):
+    """The client of the hub, before any work; a dry run needs none."""
+    if dry_run:
+        return None
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -72,8 +76,21 @@ def _client(name):
 
 
 def _written(model, folder, export):
-    if folder is not None and pathlib.Path(folder).exists() and any(pathlib.Path(folder).iterdir()):
-        raise ValueError(f"The folder must be empty: all that is in it is uploaded. Received: folder={str(folder)!r}")
+    """Writes the export into the folder, or into a temporary one that is removed if that fails."""
     if export.get("format", "saved_model") != "saved_model":
         raise ValueError(f"What is published is a SavedModel. Received: format={export['format']!r}")
-    return save_encoder(model, tempfile.mkdtemp() if folder is None else folder, **export)
+    if folder is not None:
+        path = local_path(folder)
+        check_folder(path)
+        if path.exists() and any(path.iterdir()):
+            raise ValueError(
+                f"The folder must be empty: all that is in it is uploaded. Received: folder={str(folder)!r}. "
+                "Name a new folder, or None for a temporary one."
+            )
+        return save_encoder(model, path, **export)
+    folder = tempfile.mkdtemp()
+    try:
+        return save_encoder(model, folder, **export)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

@@ -1,5 +1,9 @@
 """The encoder as a reusable SavedModel, for `hub.load`, `tf.saved_model.load`, Keras and TensorFlow Serving."""
 
+import contextlib
+import logging
+import pathlib
+import shutil
 import sys
 
 import keras
@@ -67,7 +71,32 @@ def save(encoder, path, input_dtype="float32", feature_maps=False, classifier=No
     module.regularization_losses = [
         _penalty(variable) for variable in encoder.trainable_variables if variable.regularizer is not None
     ]
-    tf.saved_model.save(module, str(path), signatures=signatures)
+    # Debug information would hold the paths of this machine's source files.
+    options = tf.saved_model.SaveOptions(save_debug_info=False)
+    with without_progress_logs():
+        tf.saved_model.save(module, str(path), signatures=signatures, options=options)
+    shutil.rmtree(pathlib.Path(path) / "debug", ignore_errors=True)
+
+
+# What TensorFlow logs while it writes: the names it gives to captured variables, durations, and a path that is renamed.
+_PROGRESS = {"signature_serialization", "functional_saver", "builder_impl", "fingerprinting_utils"}
+
+
+@contextlib.contextmanager
+def without_progress_logs():
+    """Drops the lines about the progress of `tf.saved_model.save`; warnings and errors stay."""
+
+    def stays(record):
+        return record.levelno > logging.INFO or record.module not in _PROGRESS
+
+    loggers = [logging.getLogger(name) for name in ("absl", "tensorflow")]
+    for logger in loggers:
+        logger.addFilter(stays)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(stays)
 
 
 def _as_is(images):

@@ -1,4 +1,4 @@
-"""Layers of Keras and keras-cv among this library's."""
+"""Layers of Keras, of keras-cv and of users in the place of this library's."""
 
 import inspect
 
@@ -60,3 +60,31 @@ def check_repeatable(layers, image_shape):
                 "other numbers. Use the layer of this name in keras.layers or keras_barlow.augmentations, or "
                 "accumulation_steps=1."
             )
+
+
+def drawn(views, images, step):
+    """The two views of a batch by the views layer of a model, which may be a layer of the user's own.
+
+    Args:
+        views: `Views`, or a layer from images to a pair of views; it gets `training` and `step` if `call` takes them.
+        images: Float or uint8 tensor `(batch, height, width, channels)` on 0..255, or a pair of crops.
+        step: Integer or scalar integer tensor.
+
+    Returns:
+        The pair `(view_a, view_b)`.
+
+    Raises:
+        ValueError: If the layer gives anything else than two tensors.
+    """
+    parameters = inspect.signature(getattr(views, "call", views)).parameters.values()
+    everything = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
+    names = {parameter.name for parameter in parameters}
+    options = {"training": True, "step": step}
+    pair = views(images, **{name: value for name, value in options.items() if everything or name in names})
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ValueError(
+            "`views` must give a pair (view_a, view_b) for a batch of images. "
+            f"Received: {len(pair) if isinstance(pair, (tuple, list)) else type(pair).__name__} from {views!r}. "
+            "Let its `call` return view_a, view_b."
+        )
+    return pair

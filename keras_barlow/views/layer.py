@@ -5,7 +5,7 @@ import random
 import keras
 from keras import ops
 
-from keras_barlow import augmentations, image_scale, randomness
+from keras_barlow import augmentations, image_scale, networks, randomness
 from keras_barlow.augmentations.fusion import to_images, to_planes
 from keras_barlow.views.foreign import call_foreign, check_repeatable
 
@@ -51,6 +51,7 @@ class Views(keras.layers.Layer):
         kwargs.setdefault("autocast", False)
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
+        networks.check_channels_last()
         self.layers_a = list(layers_a)
         self.layers_b = list(layers_b)
         self.seed = random.randint(0, 2**31 - 1) if seed is None else randomness.checked_seed(seed)
