@@ -19,7 +19,6 @@ environment counts as made once everything is installed.
 import argparse
 import dataclasses
 import datetime
-import hashlib
 import json
 import os
 import pathlib
@@ -38,7 +37,7 @@ import importlib.metadata, json, platform
 names = {item.metadata["Name"].lower().replace("_", "-"): item.version for item in importlib.metadata.distributions()}
 print(json.dumps({"python": platform.python_version(), **names}))
 """
-MAIN_JOB_SECONDS, TEST_SECONDS = 900, 5400
+INSTALL_SECONDS, MAIN_JOB_SECONDS, TEST_SECONDS = 3600, 900, 5400
 # Minutes each, or about optional packages and the repository itself: one version of Keras is enough for those.
 NOT_CORE = {
     "faults",
@@ -182,31 +181,34 @@ def environment(row, base, folder, output):
         return base
     place = folder / row.name
     python, stamp = place / "bin" / "python", place / "row.json"
-    if stamp.exists() and stamp.read_text() == stamp_of(row):
+    made_from, requirements = made_of(row, base)
+    before = json.loads(stamp.read_text()) if stamp.exists() else [None, None]
+    if before == [made_from, requirements]:
         say(row, f"environment: {place}, made before")
         return str(python)
     say(row, f"environment: {place}, installing with {base} ...")
-    shutil.rmtree(place, ignore_errors=True)
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    commands = []
+    if before[0] != made_from:
+        shutil.rmtree(place, ignore_errors=True)
+        commands = [[base, "-m", "venv", str(place)], [*pip, "--upgrade", "pip"]]
+    stamp.unlink(missing_ok=True)
     constraints = folder / f"{row.name}.txt"
     constraints.write_text("".join(f"{pin}\n" for pin in row.pins))
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    for command in (
-        [base, "-m", "venv", str(place)],
-        [*pip, "--upgrade", "pip"],
-        [*pip, "--constraint", str(constraints), *row.pins, *package(row)],
-    ):
-        if run(command, output, 3600).returncode:
+    commands.append([*pip, "--constraint", str(constraints), *row.pins, *package(row)])
+    for command in commands:
+        if run(command, output, INSTALL_SECONDS).returncode:
             return None
-    stamp.write_text(stamp_of(row))
+    stamp.write_text(json.dumps([made_from, requirements]))
     return str(python)
 
 
-def stamp_of(row):
-    """What an environment was made from: it is made again when the pins or the project's requirements change."""
-    requirements = hashlib.sha256(json.dumps(project(), sort_keys=True).encode()).hexdigest()[:16]
+def made_of(row, base):
+    """What an environment is made from, and what is installed on top: it is remade, or updated, when they change."""
     # What the package index gives changes from day to day.
     day = "" if row.pins else datetime.date.today().isoformat()
-    return json.dumps({**dataclasses.asdict(row), "requirements": requirements, "day": day, "root": str(ROOT)})
+    made_from = [row.python, list(row.pins), list(row.without), day, str(base), str(ROOT)]
+    return made_from, json.loads(json.dumps(project()))
 
 
 def project():
