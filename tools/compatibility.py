@@ -131,7 +131,7 @@ def check(row, folder, arguments):
         versions = json.loads(run([python, "-c", INSTALLED], None, 60).stdout)
         result["python"] = versions["python"]
         result["tensorflow"] = versions.get("tensorflow") or versions.get("tensorflow-cpu")
-        result["keras"] = versions["keras"]
+        result["keras"] = versions.get("keras")
         say(row, f"Python {result['python']}, TensorFlow {result['tensorflow']}, Keras {result['keras']}")
         changed = [pin for pin in row.pins if versions.get(pin.split("==")[0]) != pin.split("==")[1]]
         clean = run([python, "-m", "pip", "check"], output, 120).returncode == 0 and not changed
@@ -244,6 +244,7 @@ def run(command, output, seconds, folder=ROOT):
     except (subprocess.TimeoutExpired, OSError) as error:
         if output is not None:
             output.write(f"{error}\n")
+            output.flush()
         return subprocess.CompletedProcess(command, 1, "", str(error))
 
 
