@@ -68,7 +68,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def _fused_kernel_serves(self, inputs, mask):
         return (
             mask is None
-            and not self.renorm
+            # Keras before 3.14 has no renormalization.
+            and not getattr(self, "renorm", False)
             and self.axis in (-1, len(inputs.shape) - 1)
             and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "float16", "bfloat16")
         )

@@ -1,5 +1,6 @@
 """Four logical CPU devices, set before TensorFlow starts, so that replicas are real."""
 
+import importlib.util
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -16,6 +17,16 @@ tf.config.threading.set_inter_op_parallelism_threads(8)
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
 )
+
+# Doctests of the package that need more than the package.
+NEEDS = {"keras_barlow.weights.conversion.load_torch": "torch"}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        package = NEEDS.get(item.name)
+        if package and importlib.util.find_spec(package) is None:
+            item.add_marker(pytest.mark.skip(reason=f"{package} is not installed"))
 
 
 @pytest.fixture(autouse=True)
