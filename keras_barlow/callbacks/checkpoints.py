@@ -132,6 +132,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._restored = resuming.Restored(model, checkpoint.read(content), self._peers)
         self._restored.check(order, self._settings, initial_epoch)
         self._restored.apply_to_model()
+        self._restored.continue_tables()
         self.first_epoch = self._restored.meta.get("first_epoch", 0)
         self.ended = self._restored.ended_early()
         self.last = found[0] if found else None

@@ -1,5 +1,7 @@
 """What a run takes from a checkpoint, and whether it may."""
 
+import pathlib
+
 import keras
 from absl import logging
 
@@ -65,8 +67,8 @@ class Peers:
         self._named.update(new)
         if new:
             logging.warning(
-                "Checkpoints save numbers, text and arrays of callbacks. Not saved: %s. After a resume they begin anew; "
-                "to prevent that, give the callback get_state() and set_state(state).",
+                "Checkpoints save numbers, text and arrays of callbacks. Not saved: %s. After a resume they begin anew, "
+                "unless you give the callback get_state() and set_state(state).",
                 ", ".join(new),
             )
 
@@ -146,6 +148,13 @@ class Restored:
         if self.meta["views_seed"] is not None:
             self._model.views.seed = self.meta["views_seed"]
 
+    def continue_tables(self):
+        """Lets a `CSVLogger` go on with its file, which it would empty, without the rows of what is trained again."""
+        for one in self._peers.callbacks:
+            if isinstance(one, keras.callbacks.CSVLogger):
+                _keep_rows_until(self.epoch, pathlib.Path(one.filename), one.sep)
+                one.append = True
+
     def apply(self):
         """Gives the model, its optimizer and the other callbacks what they had."""
         self.apply_to_model()
@@ -215,3 +224,12 @@ class Restored:
 
     def _swapping(self):
         return [one for one in self._peers.callbacks if isinstance(one, keras.callbacks.SwapEMAWeights)]
+
+
+def _keep_rows_until(epoch, path, separator):
+    if not path.exists():
+        return
+    rows = path.read_text(encoding="utf-8").splitlines(True)
+    numbers = [row.split(separator)[0] for row in rows]
+    kept = [row for row, number in zip(rows, numbers, strict=True) if not number.isdigit() or int(number) < epoch]
+    path.write_text("".join(kept), encoding="utf-8")
