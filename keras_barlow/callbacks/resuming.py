@@ -67,7 +67,7 @@ class Peers:
         self._named.update(new)
         if new:
             logging.warning(
-                "Checkpoints save numbers, text and arrays of callbacks. Not saved: %s. After a resume they begin anew, "
+                "Checkpoints save numbers, text and arrays of callbacks. Not saved: %s. After a resume they begin anew "
                 "unless you give the callback get_state() and set_state(state).",
                 ", ".join(new),
             )
@@ -145,8 +145,10 @@ class Restored:
         names = self.meta.get("hyperparameters")
         text = ", ".join(f"{name}: {change}" for name, change in self._changes.items())
         checkpoint.restore_state(self._model, self._arrays, names, kept=self._changes, changes=text)
-        if self.meta["views_seed"] is not None:
+        if self.meta["views_seed"] not in (None, self._model.views.seed):
             self._model.views.seed = self.meta["views_seed"]
+            # A model that has trained before holds the seed as a constant of its graphs.
+            self._model.train_function = self._model.test_function = None
 
     def continue_tables(self):
         """Lets a `CSVLogger` go on with its file, which it would empty, without the rows of what is trained again."""

@@ -128,7 +128,7 @@ def _differences(name, saved, now):
 
 def _shown(value):
     if isinstance(value, float):
-        return f"{np.float32(value)}"
+        return str(np.float32(value))
     if isinstance(value, dict) and "class_name" in value:
         arguments = value.get("config") or {}
         inside = [f"{key}={_shown(item)}" for key, item in arguments.items() if key not in _IGNORED]
