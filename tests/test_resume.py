@@ -354,7 +354,7 @@ def test_a_checkpoint_of_an_older_version_is_resumed(tmp_path, caplog):
     again = fit(other, tmp_path, callbacks=[keras.callbacks.EarlyStopping("loss", patience=99)])
     same(whole, again)
     assert "its learning_rate is kept: 0.01, not 0.5" in caplog.text
-    assert "EarlyStopping, which begin anew" in caplog.text
+    assert "EarlyStopping begins anew" in caplog.text
 
 
 def test_the_count_of_batches_is_resumed_or_taken_from_the_optimizer():

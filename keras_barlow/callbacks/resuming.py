@@ -218,11 +218,10 @@ class Restored:
             )
         remembered, _ = self._peers.read()
         new = [name for name, state in remembered.items() if state and name not in self._states]
-        for names, text in ((missing, "which this run does not have"), (new, "which begin anew")):
-            named = [name.split("#")[0] for name in names if self._states.get(name, True)]
-            named = [name for name in named if name not in memory.UNIMPORTANT]
-            if named:
-                logging.warning("The callbacks of the checkpoint are others. Received: %s, %s.", ", ".join(named), text)
+        for names, text in ((missing, "is no longer there"), (new, "begins anew, since the checkpoint knows none")):
+            for kind in sorted({name.split("#")[0] for name in names if self._states.get(name, True)}):
+                if kind not in memory.UNIMPORTANT:
+                    logging.warning("Callbacks have changed since the checkpoint: %s %s.", kind, text)
 
     def _swapping(self):
         return [one for one in self._peers.callbacks if isinstance(one, keras.callbacks.SwapEMAWeights)]
