@@ -5,6 +5,7 @@ before them. It is written under another name, flushed to the disk and renamed, 
 checkpoints before it as they were; and what was damaged afterwards is recognised.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -19,6 +20,7 @@ from absl import logging
 _DIGEST = 64
 _META = "meta"
 _UNFINISHED = ".unfinished"
+_BATCHES = "batches/0000"
 
 
 class DamagedCheckpoint(ValueError):
@@ -131,6 +133,31 @@ def list_checkpoints(folder):
     return sorted(pathlib.Path(folder).glob("step-*.npz"))
 
 
+def check_writable(folder):
+    """Creates a folder for checkpoints if need be, and writes a byte to it.
+
+    Args:
+        folder: `pathlib.Path`.
+
+    Raises:
+        OSError: If that fails.
+    """
+    trial = folder / f"step-{os.getpid()}{_UNFINISHED}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trial.write_bytes(b"0")
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"Checkpoints cannot be written to this folder ({error.strerror}). Make it writable, make room, or choose "
+            "another folder",
+            str(folder),
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            trial.unlink()
+
+
 def name_of(step):
     """The file name of the checkpoint after a number of steps.
 
@@ -168,37 +195,90 @@ def state_of(model):
     return {name: keras.ops.convert_to_numpy(variable) for name, variable in _variables(model).items()}
 
 
-def restore_state(model, arrays):
+def restore_state(model, arrays, names=None, kept=(), changes=""):
     """Gives a model the numbers of `state_of`.
 
     Args:
         model: Compiled `keras.Model` of the same architecture and optimizer, under any strategy.
         arrays: Dictionary of NumPy arrays.
+        names: Which of the arrays are hyperparameters, `hyperparameter_names` of the model that they come from. None
+            for those of this model.
+        kept: Names of hyperparameters that stay as they are in the model.
+        changes: What else differs between the two, in words, for the error.
 
     Raises:
-        ValueError: If they are of another model.
+        ValueError: If they are of another model, or of an optimizer that keeps other numbers.
     """
     variables = _variables(model)
-    for name in [*variables, *arrays]:
-        have = tuple(variables[name].shape) if name in variables else None
-        saved = arrays[name].shape if name in arrays else None
-        if have != saved:
-            raise ValueError(
-                "A checkpoint belongs to one model and one optimizer. Received: "
-                f"{name} of shape {saved or 'none'} in the checkpoint and {have or 'none'} in the "
-                "model. Train with what the run was started with, or in another folder."
-            )
-    _assign(variables, arrays)
+    own = hyperparameter_names(model)
+    names = own if names is None else names
+    pairs = _pairs_of_weights(variables, arrays)
+    pairs += _pairs_of_slots(variables, arrays, own.values(), names.values(), changes)
+    pairs += [(own[name], names[name]) for name in own if name in names and name not in kept]
+    # Metrics may come or go, with `skip_nonfinite` for one, and are reset at the next epoch.
+    pairs += [(name, name) for name in variables if name.startswith("metrics/") and name in arrays]
+    for ours, theirs in pairs:
+        _assign(variables[ours], arrays[theirs])
+    if _BATCHES in arrays and _BATCHES in variables:
+        _assign(variables[_BATCHES], arrays[_BATCHES])
+    elif _BATCHES in variables:
+        # Before there was a count of batches, the optimizer's steps were taken for it.
+        variables[_BATCHES].assign(keras.ops.cast(model.optimizer.iterations, variables[_BATCHES].dtype))
 
 
-def restore_metrics(model, arrays):
-    """Gives the model's metrics the numbers of `state_of`, once more after `fit` has reset them for an epoch.
+def hyperparameter_names(model):
+    """The names under which `state_of` has the hyperparameters that are variables.
 
     Args:
         model: Compiled `keras.Model`.
-        arrays: Dictionary of NumPy arrays.
+
+    Returns:
+        Dictionary from the optimizer's argument, such as `learning_rate`, to a name. Without `learning_rate` if that is
+        a schedule.
     """
-    _assign({name: variable for name, variable in _variables(model).items() if name.startswith("metrics/")}, arrays)
+    numbers = {id(variable): name for name, variable in _variables(model).items()}
+    return {name: numbers[id(variable)] for name, variable in _hyperparameters(model.optimizer)}
+
+
+def _hyperparameters(optimizer, prefix=""):
+    inner = getattr(optimizer, "inner_optimizer", None)
+    if inner is not None:
+        return [(f"{prefix}initial_scale", optimizer.dynamic_scale), *_hyperparameters(inner, prefix)]
+    several = getattr(optimizer, "optimizers", None)
+    if several is not None:
+        return [pair for number, one in enumerate(several) for pair in _hyperparameters(one, f"{prefix}{number}.")]
+    rate = optimizer.learning_rate
+    return [(f"{prefix}learning_rate", rate)] if isinstance(rate, keras.Variable) else []
+
+
+def _pairs_of_weights(variables, arrays):
+    ours = {name: variable for name, variable in variables.items() if name.startswith("model/")}
+    theirs = [name for name in arrays if name.startswith("model/")]
+    rule = "A checkpoint belongs to one model and one optimizer. Received: "
+    remedy = "Train with the model that the run was started with, or in another folder."
+    if len(ours) != len(theirs):
+        raise ValueError(f"{rule}{len(theirs)} weights in the checkpoint and {len(ours)} in the model. {remedy}")
+    for name, variable in ours.items():
+        if arrays[name].shape != tuple(variable.shape):
+            raise ValueError(
+                f"{rule}a weight of shape {arrays[name].shape} in the checkpoint where the model has "
+                f"{getattr(variable, 'path', name)} of shape {tuple(variable.shape)}. {remedy}"
+            )
+    return [(name, name) for name in ours]
+
+
+def _pairs_of_slots(variables, arrays, own, theirs, changes):
+    """Everything of the optimizer but its hyperparameters, matched in their order."""
+    own = [name for name in variables if name.startswith("optimizer/") and name not in own]
+    theirs = [name for name in arrays if name.startswith("optimizer/") and name not in theirs]
+    if [tuple(variables[name].shape) for name in own] != [arrays[name].shape for name in theirs]:
+        raise ValueError(
+            "A checkpoint belongs to one model and one optimizer. Received: an optimizer that keeps other numbers than "
+            f"that of the checkpoint ({len(own)} arrays and {len(theirs)}"
+            f"{f'; changed: {changes}' if changes else ''}). Train with what the run was started with, or in another "
+            "folder."
+        )
+    return list(zip(own, theirs, strict=True))
 
 
 def _check(content):
@@ -206,20 +286,20 @@ def _check(content):
         raise DamagedCheckpoint(f"the checksum of its {len(content)} bytes is wrong")
 
 
-def _assign(variables, arrays):
-    for name, variable in variables.items():
-        array = arrays[name]
-        variable.assign(array.view(variable.dtype) if array.dtype.kind == "V" else array)
+def _assign(variable, array):
+    variable.assign(array.view(variable.dtype) if array.dtype.kind == "V" else array)
 
 
 def _variables(model):
     if not model.optimizer.built:
         with model.distribute_strategy.scope():
             model.optimizer.build(model.trainable_variables)
+    count = getattr(model, "batch_count", None)
     groups = {
-        "model": model.variables,
+        "model": [variable for variable in model.variables if variable is not count],
         "metrics": model.metrics_variables,
         "optimizer": model.optimizer.variables,
+        "batches": [] if count is None else [count],
     }
     # By number: two layers may have one name, and Keras counts its names on from model to model.
     return {

@@ -108,7 +108,7 @@ class LinearProbe(_LabelledProbe):
     """Adds the accuracy of a linear head that is trained beside the encoder to the logs: `linear_top1`, `linear_top5`.
 
     The head sees frozen features only, in inference mode, and goes on from one measurement to the next; nothing of it
-    reaches the encoder. After a resume it begins anew.
+    reaches the encoder. `Checkpoints` save it.
 
     Args:
         train: Images to train the head on: `data.Images` with labels, or a pair `(images, labels)` with images as an
@@ -137,6 +137,23 @@ class LinearProbe(_LabelledProbe):
         self.passes = passes
         self.learning_rate = learning_rate
         self._head = None
+
+    def get_state(self):
+        """The head, for `Checkpoints`."""
+        return None if self._head is None else dict(vars(self._head))
+
+    def set_state(self, state):
+        """Goes on with the head of `get_state`.
+
+        Args:
+            state: What it gave.
+        """
+        if state is None:
+            self._head = None
+            return
+        features, classes = state["weights"].shape
+        self._head = _Softmax(features - 1, classes, self.learning_rate)
+        vars(self._head).update({**state, "learning_rate": self.learning_rate})
 
     def measure(self, logs):
         train, train_labels, test = self.features()

@@ -4,7 +4,7 @@ from keras_barlow.data.decoding import Decoder
 from keras_barlow.data.digits import digits
 from keras_barlow.data.images import ArrayImages, Images
 from keras_barlow.data.loading import every_image, inference_size, load
-from keras_barlow.data.order import Batches, continued, order_of
+from keras_barlow.data.order import Batches, check_repeatable, continued, fills_epochs, order_of
 from keras_barlow.data.scenes import Scenes, scenes
 
 __all__ = [
@@ -13,9 +13,11 @@ __all__ = [
     "Decoder",
     "Images",
     "Scenes",
+    "check_repeatable",
     "continued",
     "digits",
     "every_image",
+    "fills_epochs",
     "inference_size",
     "load",
     "order_of",

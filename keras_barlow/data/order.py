@@ -117,7 +117,8 @@ def order_of(x, steps_per_epoch=None):
         A dictionary.
 
     Raises:
-        ValueError: For arrays, which Keras shuffles in an order that is lost, and for datasets of unknown size.
+        ValueError: For arrays, which Keras shuffles in an order that is lost, for datasets of unknown size, and for
+            epochs that end before `steps_per_epoch` because the dataset runs out of data.
     """
     if isinstance(x, Batches):
         return {"batch_size": x.batch_size, "steps": x.steps, "seed": x.seed}
@@ -126,13 +127,65 @@ def order_of(x, steps_per_epoch=None):
             "A run can go on only if the order of its images can be found again. Received: "
             f"{type(x).__name__} and Checkpoints. Pass keras_barlow.data.ArrayImages(images).batches(batch_size)."
         )
-    steps = steps_per_epoch or int(x.cardinality())
-    if steps < 1:
+    count = int(x.cardinality())
+    if not steps_per_epoch and count < 1:
         raise ValueError(
             "A run can go on only if the number of steps in an epoch is known. Received: a dataset of unknown size and "
-            "Checkpoints. Pass steps_per_epoch, or use tf.data.experimental.assert_cardinality."
+            "Checkpoints. Use dataset.repeat() with steps_per_epoch, or "
+            "dataset.apply(tf.data.experimental.assert_cardinality(steps))."
         )
-    return {"steps": steps}
+    if steps_per_epoch and not fills_epochs(x, steps_per_epoch):
+        size = f"{count} batches" if count >= 0 else "an unknown number of batches"
+        raise ValueError(
+            "With Checkpoints every epoch must have `steps_per_epoch` batches, and a dataset that runs out of data "
+            f"cuts one short. Received: steps_per_epoch={steps_per_epoch} and a dataset of {size}. Pass "
+            "dataset.repeat(), or steps_per_epoch=None for one pass over the dataset in each epoch."
+        )
+    return {"steps": steps_per_epoch or count}
+
+
+def fills_epochs(dataset, steps_per_epoch):
+    """Whether a dataset never ends in the middle of an epoch: it repeats itself, or holds some whole epochs.
+
+    Args:
+        dataset: `tf.data.Dataset`.
+        steps_per_epoch: Integer.
+
+    Returns:
+        A Python boolean.
+
+    Example:
+
+    >>> fills_epochs(tf.data.Dataset.range(10), 5), fills_epochs(tf.data.Dataset.range(10), 4)
+    (True, False)
+    """
+    count = int(dataset.cardinality())
+    return count == tf.data.INFINITE_CARDINALITY or (count > 0 and count % steps_per_epoch == 0)
+
+
+def check_repeatable(dataset):
+    """Refuses a dataset whose first batch changes from pass to pass, as a shuffled one's does.
+
+    Args:
+        dataset: `tf.data.Dataset`. Its first batch is read twice.
+
+    Raises:
+        ValueError: If the two differ.
+    """
+    first, second = (_first_bytes(dataset) for _ in range(2))
+    if first != second:
+        raise ValueError(
+            "A run can go on exactly only if its dataset is the same in every pass. Received: a tf.data.Dataset whose "
+            "first batch was another one in the second pass, so it is shuffled anew or draws random numbers. Use "
+            "keras_barlow.data.ArrayImages(images).batches(batch_size), which shuffles in an order that can be found "
+            "again; or shuffle(..., seed=0, reshuffle_each_iteration=False); or Checkpoints(..., exact=False), which "
+            "resumes at the right step with other images."
+        )
+
+
+def _first_bytes(dataset):
+    batch = next(iter(dataset.take(1)), ())
+    return [tensor.numpy().tobytes() for tensor in tf.nest.flatten(batch, expand_composites=True)]
 
 
 def continued(dataset, epoch, batch, steps_per_epoch=None):
@@ -140,17 +193,24 @@ def continued(dataset, epoch, batch, steps_per_epoch=None):
 
     Args:
         dataset: `tf.data.Dataset`.
-        epoch: From 0.
-        batch: Of that epoch, from 0.
+        epoch: Epochs since the one that began with the dataset.
+        batch: Batch of that epoch, from 0.
         steps_per_epoch: Whether every epoch goes on where the one before ended, as `fit` does if it is given; else
             every epoch begins with the dataset.
 
     Returns:
-        A `tf.data.Dataset`.
+        A `tf.data.Dataset` without an end.
+
+    Example:
+
+    >>> [int(i) for i in continued(tf.data.Dataset.range(6), epoch=1, batch=1, steps_per_epoch=3).take(4)]
+    [4, 5, 0, 1]
     """
-    if steps_per_epoch:
-        return dataset.skip(epoch * steps_per_epoch + batch)
-    return dataset.skip(batch).concatenate(dataset.repeat())
+    place = batch if not steps_per_epoch else epoch * steps_per_epoch + batch
+    count = int(dataset.cardinality())
+    if count > 0:
+        return dataset.skip(place % count).concatenate(dataset.repeat())
+    return dataset.skip(place)
 
 
 def shuffled(count, seed, epoch):
