@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_barlow import networks
+from keras_barlow import image_scale, networks
 from keras_barlow.normalization import BatchNormalization, Standardize
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -43,7 +43,7 @@ def with_standardization(backbone, mean=None, deviation=None):
         features = layers.GlobalAveragePooling1D(dtype="float32", name="features")(features)
     else:
         features = layers.Activation("linear", dtype="float32", name="features")(features)
-    return keras.Model(images, features, name=f"{backbone.name}_encoder")
+    return image_scale.telling_model(keras.Model(images, features, name=f"{backbone.name}_encoder"))
 
 
 def resnet8(input_shape=(224, 224, 3), stem="imagenet", width=64, **kwargs):
@@ -193,7 +193,7 @@ def resnet(
                 name=f"stage{stage + 1}_block{index + 1}",
             )
     features = layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
-    return keras.Model(images, features, name=name)
+    return image_scale.telling_model(keras.Model(images, features, name=name))
 
 
 def _standardize(mean, deviation, channels):

@@ -6,7 +6,7 @@ import pathlib
 import keras
 import tensorflow as tf
 
-from keras_barlow import networks
+from keras_barlow import image_scale, networks
 
 _FORMS = "the folder of a run with its model.keras, a .keras file, or the folder of a SavedModel"
 
@@ -57,7 +57,7 @@ def load_encoder(path):
         ) from error
     layer = _Loaded(module, path, name="saved_encoder")
     images = keras.Input(layer.image_shape, name="images")
-    return keras.Model(images, layer(images), name="encoder")
+    return image_scale.telling_model(keras.Model(images, layer(images), name="encoder"))
 
 
 def _from_keras(path):
@@ -68,7 +68,7 @@ def _from_keras(path):
             f"An encoder is {_FORMS}. Received: {path}, which Keras cannot load: {_first_line(error)}. Copy the file "
             "again, or import the module that registers its custom layers first."
         ) from error
-    return networks.checked_encoder(getattr(model, "encoder", model), str(path))
+    return image_scale.telling_model(networks.checked_encoder(getattr(model, "encoder", model), str(path)))
 
 
 def _first_line(error):
@@ -98,6 +98,7 @@ class _Loaded(keras.layers.Layer):
         return [variable.numpy() for variable in getattr(self._module, "variables", ())]
 
     def call(self, images):
+        image_scale.tell_scale(images)
         return _features_of(self._module, images, self._on_255)
 
     def compute_output_shape(self, input_shape):
