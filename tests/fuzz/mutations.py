@@ -82,7 +82,8 @@ def damage(rng, bases):
     Returns:
         A description, and the bytes.
     """
-    name = rng.choice(sorted(bases))
+    kind = rng.choice(("zip", "zip", "legacy", "legacy", "safetensors"))
+    name = rng.choice(sorted(name for name in bases if kind in name))
     content = bases[name]
     done = []
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
