@@ -124,8 +124,8 @@ def _signature(module, path):
         names = ", ".join(sorted(getattr(module, "signatures", ()))) or "none"
         raise ValueError(
             "The SavedModel of an encoder must be callable on one batch of images, (batch, height, width, channels) in "
-            f"uint8 or float32, of any number. Received: {path}, with {found}; its signatures: {names}. Use tf.saved_model.load for "
-            "it, or write it with export.save_encoder."
+            f"uint8 or float32, of any number. Received: {path}, with {found}; its signatures: {names}. Use "
+            "tf.saved_model.load for it, or write it with export.save_encoder."
         )
     taken = specs[0]
     try:
