@@ -94,7 +94,7 @@ def test_a_readme_that_was_changed_is_kept(encoder, tmp_path):
     export.save_encoder(encoder, tmp_path)
     readme = tmp_path / "README.md"
     readme.write_text(readme.read_text().replace("not stated", "photographs"))
-    with pytest.raises(ValueError, match="README.md is missing, changed"):
+    with pytest.raises(ValueError, match="is missing, changed"):
         export.save_encoder(encoder, tmp_path)
     assert "photographs" in readme.read_text()
 
@@ -213,7 +213,7 @@ def test_fields_that_cannot_be_shown_are_refused_before_anything_is_written(fiel
 
 
 def test_a_card_is_for_a_saved_model(encoder, tmp_path):
-    with pytest.raises(ValueError, match="a model card are for a SavedModel. Received: format='onnx'"):
+    with pytest.raises(ValueError, match="a model card are for a SavedModel"):
         export.save_encoder(encoder, tmp_path / "encoder.onnx", format="onnx", card={"data": "4 images"})
 
 
@@ -314,11 +314,11 @@ def test_what_the_converters_cannot_do_is_refused_by_name(format, name, encoder,
 
     monkeypatch.setattr(keras.Model, "export", converter)
     monkeypatch.setattr(formats, "_litert", converter)
-    with pytest.raises(ValueError, match="the converter stopped: no such operation. Export it as a SavedModel"):
+    with pytest.raises(ValueError, match="converter stopped: no such operation"):
         export.save_encoder(encoder, tmp_path / name, format=format)
     keras.config.set_dtype_policy("bfloat16")
     half = kb.encoders.resnet((1,), input_shape=(8, 8, 3), stem="small", width=4)
-    with pytest.raises(ValueError, match="needs weights in float32. Received: .* weights in bfloat16"):
+    with pytest.raises(ValueError, match="needs weights in float32"):
         export.save_encoder(half, tmp_path / name, format=format)
     # The remedy.
     keras.config.set_dtype_policy("float32")
@@ -346,9 +346,9 @@ SAVED_MODELS = {
     "vectors": (lambda: foreign(lambda x: x, (None, 7)), r"a function of float32 \(None, 7\)"),
     "text": (lambda: foreign(tf.strings.length, (None,), "string"), r"a function of string \(None,\)"),
     "doubles": (lambda: foreign(lambda x: x[:, 0, 0], (None, 8, 8, 3), "float64"), "a function of float64"),
-    "maps": (lambda: foreign(lambda x: x, (None, 8, 8, 3)), r"must give features of shape \(batch, features\)"),
-    "two outputs": (lambda: foreign(lambda x: (x[:, 0, 0],) * 2, (None, 8, 8, 3)), "must give features of shape"),
-    "one image": (lambda: foreign(lambda x: x[:, 0, 0], (1, 8, 8, 3)), "a batch of any size"),
+    "maps": (lambda: foreign(lambda x: x, (None, 8, 8, 3)), r"give features of shape \(batch, features\)"),
+    "two outputs": (lambda: foreign(lambda x: (x[:, 0, 0],) * 2, (None, 8, 8, 3)), "give features of shape"),
+    "one image": (lambda: foreign(lambda x: x[:, 0, 0], (1, 8, 8, 3)), "function of float32 \\(1, 8, 8, 3\\)"),
 }
 
 
@@ -366,7 +366,7 @@ def test_a_saved_model_of_the_common_signature_is_loaded(tmp_path):
     with saved_model.without_progress_logs():
         tf.saved_model.save(module, str(tmp_path))
     features = kb.load_encoder(tmp_path).predict(IMAGES, verbose=0)
-    np.testing.assert_allclose(features, 2 * IMAGES[:, 0, 0] / 255, rtol=1e-6)
+    np.testing.assert_allclose(features, IMAGES[:, 0, 0] / 127.5, rtol=1e-6)
 
 
 def test_what_keras_exports_is_refused_by_name(encoder, tmp_path):
@@ -380,10 +380,10 @@ def test_what_keras_exports_is_refused_by_name(encoder, tmp_path):
 def test_files_that_are_no_encoder_are_refused_at_load(encoder, tmp_path):
     path = pathlib.Path(export.save_encoder(encoder, tmp_path / "encoder"))
     (path / "saved_model.pb").write_bytes(b"\x0a\xff\xff\xff\x0f" + b"no SavedModel")
-    with pytest.raises(ValueError, match="must be readable. Received: .*encoder"):
+    with pytest.raises(ValueError, match="A SavedModel must be readable"):
         kb.load_encoder(path)
     (tmp_path / "text.keras").write_text("no zip")
-    with pytest.raises(ValueError, match="text.keras, which Keras cannot load"):
+    with pytest.raises(ValueError, match="which Keras cannot load"):
         kb.load_encoder(tmp_path / "text.keras")
     vectors = keras.Input((7,))
     keras.Model(vectors, layers.Dense(2)(vectors)).save(tmp_path / "vectors.keras")

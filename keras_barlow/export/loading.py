@@ -111,6 +111,11 @@ def _features_of(module, images, on_255):
     return module(tf.cast(images, tf.float32) / 255.0, training=False)
 
 
+def _takes_images(spec):
+    images = spec.shape.rank == 4 and spec.shape[0] is None and spec.shape[3] is not None
+    return images and spec.dtype in (tf.uint8, tf.float32)
+
+
 def _signature(module, path):
     """What the SavedModel takes, as a `tf.TensorSpec`, and the number of features that it gives."""
     functions = module.__call__.concrete_functions if callable(module) else ()
@@ -119,14 +124,14 @@ def _signature(module, path):
         positional, named = function.structured_input_signature
         specs = [spec for spec in tf.nest.flatten((positional, named)) if isinstance(spec, tf.TensorSpec)]
         found = f"a function of {', '.join(f'{spec.dtype.name} {spec.shape}' for spec in specs) or 'no tensors'}"
-        if len(specs) == 1 and specs[0].shape.rank == 4 and specs[0].dtype in (tf.uint8, tf.float32):
+        if len(specs) == 1 and _takes_images(specs[0]):
             break
     else:
         names = ", ".join(sorted(getattr(module, "signatures", ()))) or "none"
         raise ValueError(
             "The SavedModel of an encoder must be callable on one batch of images, (batch, height, width, channels) in "
-            f"uint8 or float32. Received: {path}, with {found}; its signatures: {names}. Use tf.saved_model.load for "
-            "it, or write it with export.save_encoder."
+            f"uint8 or float32, of any number. Received: {path}, with {found}; its signatures: {names}. Use "
+            "tf.saved_model.load for it, or write it with export.save_encoder."
         )
     taken = specs[0]
     try:
@@ -134,7 +139,7 @@ def _signature(module, path):
         given = traced.get_concrete_function(tf.TensorSpec((None, *taken.shape[1:]), tf.float32)).structured_outputs
     except (ValueError, TypeError, tf.errors.OpError) as error:
         raise ValueError(
-            "The SavedModel of an encoder must take training=False and a batch of any size. "
+            "The SavedModel of an encoder must take training=False. "
             f"Received: {path}, which does not: {_first_line(error)}. Write it with export.save_encoder."
         ) from error
     if not isinstance(given, tf.TensorSpec | tf.Tensor) or given.shape.rank != 2 or given.shape[1] is None:
