@@ -79,6 +79,11 @@ def main(_):
         if chief:
             check_folder(output)
         train, test = load_data(recipe)
+        probes = []
+        if test:
+            train, test = kb.evaluation.heads.checked_images(train, test)
+            labeled = [(images.in_order(crop=recipe.image_size), images.labels) for images in (train, test)]
+            probes = [kb.callbacks.KNNProbe(*labeled, k=recipe.knn_k, every=max(1, recipe.epochs // 4))]
         if isinstance(train, kb.data.ArrayImages):
             # There are no files to crop from.
             recipe = dataclasses.replace(recipe, crops_from_files=False)
@@ -102,10 +107,6 @@ def main(_):
     replicas = strategy.num_replicas_in_sync
     on = f", {replicas} replicas" if replicas > 1 else ""
     say(chief, f"{recipe.name}: {len(train)} images to train on, {tested}; {recipe.epochs} epochs{on}")
-    probes = []
-    if test:
-        labelled = [(images.in_order(crop=recipe.image_size), images.labels) for images in (train, test)]
-        probes = [kb.callbacks.KNNProbe(*labelled, k=recipe.knn_k, every=max(1, recipe.epochs // 4))]
     shown = test or train
     if not on_any_worker(chief and (output / "before.json").exists()):
         before(output, model, views, train, test, recipe, chief)
