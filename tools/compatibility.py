@@ -75,8 +75,13 @@ class Row:
 ROWS = (
     Row("lowest", "3.11", ("tensorflow==2.18.1", "keras==3.10.0")),
     Row("middle", "3.12", ("tensorflow==2.19.1", "keras==3.11.3")),
-    # tf-keras and KerasHub ask for `tensorflow`, which would overwrite the files of `tensorflow-cpu`.
-    Row("kaggle", "3.12", ("tensorflow-cpu==2.20.0", "keras==3.13.2"), ("tensorflow", "tf-keras", "keras-hub")),
+    # Of the others each asks for `tensorflow`, which would overwrite the files of `tensorflow-cpu`.
+    Row(
+        "kaggle",
+        "3.12",
+        ("tensorflow-cpu==2.20.0", "keras==3.13.2"),
+        without=("tensorflow", "tf-keras", "keras-hub", "tensorflow-hub"),
+    ),
     Row("colab", "3.13", ("tensorflow==2.20.0", "keras==3.13.2")),
     Row("newest", "3.13"),
 )
@@ -134,6 +139,7 @@ def check(row, folder, arguments):
         result["keras"] = versions.get("keras")
         say(row, f"Python {result['python']}, TensorFlow {result['tensorflow']}, Keras {result['keras']}")
         changed = [pin for pin in row.pins if versions.get(pin.split("==")[0]) != pin.split("==")[1]]
+        changed += [name for name in row.without if name in versions]
         clean = run([python, "-m", "pip", "check"], output, 120).returncode == 0 and not changed
         result["pip check"] = "changed pins" if changed else "clean" if clean else "broken"
         say(row, f"pip check: {result['pip check']}; main job ...")
@@ -181,7 +187,7 @@ def environment(row, base, folder, output):
         return base
     place = folder / row.name
     python, stamp = place / "bin" / "python", place / "row.json"
-    made_from, requirements = made_of(row, base)
+    made_from, requirements = made_of(row)
     before = json.loads(stamp.read_text()) if stamp.exists() else [None, None]
     if before == [made_from, requirements]:
         say(row, f"environment: {place}, made before")
@@ -203,12 +209,12 @@ def environment(row, base, folder, output):
     return str(python)
 
 
-def made_of(row, base):
+def made_of(row):
     """What an environment is made from, and what is installed on top: it is remade, or updated, when they change."""
     # What the package index gives changes from day to day.
     day = "" if row.pins else datetime.date.today().isoformat()
-    made_from = [row.python, list(row.pins), list(row.without), day, str(base), str(ROOT)]
-    return made_from, json.loads(json.dumps(project()))
+    made_from = [row.python, list(row.pins), list(row.without), day]
+    return made_from, [str(ROOT), json.loads(json.dumps(project()))]
 
 
 def project():

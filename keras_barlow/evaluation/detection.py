@@ -42,14 +42,15 @@ def feature_pyramid(encoder, image_size):
     """
     stage_outputs(encoder)
     images = keras.Input((image_size, image_size, encoder.input_shape[-1]), name="images")
-    copy = keras.models.clone_model(encoder, input_tensors=images)
+    # Keras 3.10 wants the structure of the encoder's own input, which is a list in a loaded model.
+    copy = keras.models.clone_model(encoder, input_tensors=keras.tree.pack_sequence_as(encoder.input, [images]))
     copy.set_weights(encoder.get_weights())
     for layer in copy.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
     # The last one of its resolution stays.
     levels = {f"P{round(math.log2(image_size / one.shape[1]))}": one for one in stage_outputs(copy)}
-    backbone = keras.Model(copy.input, list(levels.values())[-1], name="backbone")
+    backbone = keras.Model(copy.inputs[0], list(levels.values())[-1], name="backbone")
     backbone.pyramid_outputs = levels
     return backbone
 
