@@ -242,11 +242,11 @@ def name_foreign_draws(model):
     Args:
         model: Compiled `BarlowTwins`.
     """
-    layers = [] if model.views is None else model.views._flatten_layers()
+    layers = model.views._flatten_layers() if isinstance(model.views, keras.Layer) else []
     names = sorted({type(one).__name__ for one in layers if type(one).__module__.split(".")[0] == "keras_cv"})
     if names:
         logging.warning(
-            "keras-cv draws from generators of its own, so that a resumed run takes the right images and other views of "
-            "them: %s. Keras' own layers and keras_barlow.views.barlow_twins are resumed exactly.",
+            "keras-cv draws from generators of its own, so a resumed run takes other views of the right images: %s. "
+            "Keras' own layers and keras_barlow.views.barlow_twins are resumed exactly.",
             ", ".join(names),
         )
