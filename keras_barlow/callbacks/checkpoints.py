@@ -116,6 +116,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._settings = settings.settings_of(model)
         self._peers = resuming.Peers(callbacks, model)
         # What cannot be saved is said before training.
+        resuming.name_foreign_draws(model)
         self._peers.read()
         found = None
         if distribution.is_chief(strategy):

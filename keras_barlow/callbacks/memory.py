@@ -203,9 +203,7 @@ def encode(value, arrays, first=0, depth=0):
         return {"deque": inside(value), "longest": value.maxlen}
     if kind is bytes:
         return {"bytes": value.hex()}
-    if isinstance(value, np.generic) and type(value.item()) in _PLAIN:
-        return value.item()
-    if isinstance(value, (np.ndarray, tf.Variable, keras.Variable)) or keras.ops.is_tensor(value):
+    if isinstance(value, (np.ndarray, np.generic, tf.Variable, keras.Variable)) or keras.ops.is_tensor(value):
         return _encode_array(value, arrays, first)
     raise NotPlain(f"{kind.__name__} is not made of numbers, text and arrays")
 
@@ -226,7 +224,9 @@ def decode(value, arrays):
         array = arrays[value["array"]]
         # NumPy has no name for bfloat16, and reads it as bytes.
         array = array.view(tf.as_dtype(value["dtype"]).as_numpy_dtype) if array.dtype.kind == "V" else array
-        return tf.constant(array) if value.get("tensor") else array
+        if value.get("tensor"):
+            return tf.constant(array)
+        return array[()] if value.get("scalar") else array
     if "dict" in value:
         return {decode(key, arrays): decode(item, arrays) for key, item in value["dict"]}
     if "bytes" in value:
@@ -238,13 +238,13 @@ def decode(value, arrays):
 
 
 def _encode_array(value, arrays, first):
-    tensor = isinstance(value, tf.Tensor)
+    kind = "tensor" if isinstance(value, tf.Tensor) else "scalar" if isinstance(value, np.generic) else "plain"
     # A copy: the callback may go on counting in it while the checkpoint is written.
-    array = np.array(value if isinstance(value, np.ndarray) else keras.ops.convert_to_numpy(value))
+    array = np.array(value if isinstance(value, (np.ndarray, np.generic)) else keras.ops.convert_to_numpy(value))
     if array.dtype.kind in "OMm":
         raise NotPlain(f"an array of {array.dtype}")
     arrays.append(array)
-    return {"array": first + len(arrays) - 1, "dtype": str(array.dtype), **({"tensor": True} if tensor else {})}
+    return {"array": first + len(arrays) - 1, "dtype": str(array.dtype), kind: True}
 
 
 def _names_in(cls):

@@ -234,3 +234,19 @@ def _keep_rows_until(epoch, path, separator):
     numbers = [row.split(separator)[0] for row in rows]
     kept = [row for row, number in zip(rows, numbers, strict=True) if not number.isdigit() or int(number) < epoch]
     path.write_text("".join(kept), encoding="utf-8")
+
+
+def name_foreign_draws(model):
+    """Says once a run which views cannot be drawn again: keras-cv's random numbers are in no variable of the model.
+
+    Args:
+        model: Compiled `BarlowTwins`.
+    """
+    layers = model.views._flatten_layers() if isinstance(model.views, keras.Layer) else []
+    names = sorted({type(one).__name__ for one in layers if type(one).__module__.split(".")[0] == "keras_cv"})
+    if names:
+        logging.warning(
+            "keras-cv draws from generators of its own, so a resumed run takes other views of the right images: %s. "
+            "Keras' own layers and keras_barlow.views.barlow_twins are resumed exactly.",
+            ", ".join(names),
+        )
