@@ -128,6 +128,10 @@ def _with_inputs(model, argument):
         if not isinstance(model.input, (list, tuple)) or len(inputs) > 1:
             return model
         # Keras warns at every call of such a model on one tensor.
+        if type(model).__module__.startswith("keras."):
+            # The same layers without the list, which Keras 3.10 makes of the one input of every model that it loads:
+            # a model around it would have its weights in other places than the file.
+            return keras.Model(inputs[0], model.output, name=model.name)
         images = keras.Input(inputs[0].shape[1:], name="images")
         return keras.Model(images, model([images]), name=model.name)
     # A Sequential that was built by a call is bound to the size of that batch.
