@@ -38,8 +38,8 @@ names = {item.metadata["Name"].lower().replace("_", "-"): item.version for item 
 print(json.dumps({"python": platform.python_version(), **names}))
 """
 INSTALL_SECONDS, MAIN_JOB_SECONDS, TEST_SECONDS = 3600, 900, 5400
-# Minutes each, about optional packages and the repository itself, or about files that NumPy and PIL read: one version of
-# Keras is enough for those.
+# Minutes each, about optional packages and the repository itself, or about files that NumPy and PIL read: for those one
+# version of Keras is enough.
 NOT_CORE = {
     "faults",
     "fuzz",
