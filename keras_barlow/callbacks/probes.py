@@ -235,8 +235,8 @@ class CollapseMonitor(_Probe):
 
     Args:
         images: Some hundred images, more than embeddings have features for a full rank: an array, a batched
-            `tf.data.Dataset`, or `data.Images`, of which up to 1,024 are taken, their centers. Of a pair
-            `(images, labels)`, as other probes take it, the images.
+            `tf.data.Dataset`, or `data.Images`, of which up to 1,024 centers are taken. A pair
+            `(images, labels)`, as other probes take it, also works; its labels are ignored.
         every: Epochs between two measurements; the last epoch of `fit` is always one.
         least_deviation: Below it a warning says that all images have the same embedding. This loss does not see the
             mean of the embeddings, so that 0.05 is no sign of a collapse yet.

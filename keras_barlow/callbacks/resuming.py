@@ -110,7 +110,7 @@ class Restored:
         """
         if self.meta["order"] != order:
             raise ValueError(
-                "A run goes on with the data that it was started with. Received: "
+                "A run must resume with the data that it was started with. Received: "
                 f"{order}, and {self.meta['order']} in the checkpoint. {_REMEDY}"
             )
         if initial_epoch > self.epoch:
@@ -135,7 +135,7 @@ class Restored:
         swaps = any(one.swap_on_epoch for one in self._swapping())
         if swaps and self.batch == 0 and self.meta.get("epochs") == self.epoch < epochs:
             raise ValueError(
-                "At its last epoch SwapEMAWeights puts the averages in place of the weights, so that the run cannot go "
+                "At its last epoch SwapEMAWeights replaces the weights by their averages, so that the run cannot go "
                 f"on exactly. Received: a run of {self.epoch} epochs that has ended, and epochs={epochs}. Start with "
                 "all epochs, in another folder."
             )
@@ -186,7 +186,7 @@ class Restored:
         changes = {**self._changes, **settings.changes(saved["model"], own["model"])}
         if changes:
             logging.warning(
-                "The run goes on with settings other than it was started with: %s.",
+                "The run resumes with settings other than it was started with: %s.",
                 ", ".join(f"{name}: {change}" for name, change in changes.items()),
             )
 
@@ -208,7 +208,7 @@ class Restored:
         missing = [name for name in self._states if name not in present]
         if any(name.startswith("SwapEMAWeights#") and self._states[name]["_ema_weights_in_model"] for name in missing):
             raise ValueError(
-                "The checkpoint holds averages in place of the weights, and SwapEMAWeights swaps them back. Received: "
+                "The checkpoint holds averages instead of the weights, and SwapEMAWeights swaps them back. Received: "
                 "callbacks without SwapEMAWeights. Add SwapEMAWeights(swap_on_epoch=True), or choose another folder."
             )
         if "callbacks" not in self.meta and self.batch == 0 and any(one.swap_on_epoch for one in self._swapping()):
@@ -246,7 +246,7 @@ def name_foreign_draws(model):
     names = sorted({type(one).__name__ for one in layers if type(one).__module__.split(".")[0] == "keras_cv"})
     if names:
         logging.warning(
-            "keras-cv draws from generators of its own, so a resumed run takes other views of the right images: %s. "
-            "Keras' own layers and keras_barlow.views.barlow_twins are resumed exactly.",
+            "The layers of keras-cv draw from their own generators, so a resumed run sees other views of the right images: "
+            "%s. Keras' own layers and keras_barlow.views.barlow_twins are resumed exactly.",
             ", ".join(names),
         )

@@ -77,7 +77,7 @@ def changes(saved, now):
 
     Args:
         saved: Part of the `settings_of` one run.
-        now: The same part of another run's.
+        now: That part of the other run's settings.
 
     Returns:
         Dictionary from a name to `old -> new`, a string.

@@ -51,7 +51,7 @@ class ArrayImages(Images):
 
     def _encoded(self):
         raise ValueError(
-            "Crops are cut from files as they are. Received: images in memory, of which only the centre is left, in "
+            "Crops are cut from files as they are. Received: images in memory, which hold only the centers, in "
             f"{self.image_size} pixels. Use data.load(..., memory_limit=0), or let the model's views crop."
         )
 

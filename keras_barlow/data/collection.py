@@ -1,4 +1,4 @@
-"""What every collection of images of one size offers: batches in an order of its own, crops, rows."""
+"""The interface of every collection of images of one size: shuffled batches, crops, rows."""
 
 import functools
 
@@ -38,7 +38,7 @@ class Images:
 
         Args:
             batch_size: Images per batch, over all replicas.
-            seed: Integer: of the orders.
+            seed: Integer that determines the orders.
 
         Returns:
             `Batches` of tensors `(batch_size, height, width, channels)`, of `dtype`.
@@ -69,7 +69,7 @@ class Images:
         Args:
             batch_size: Images per batch, over all replicas.
             crop: `augmentations.RandomResizedCrop`, or a pair of them for the two views.
-            seed: Integer: of the orders and of the boxes. Every step has its own.
+            seed: Integer that determines the orders and the boxes. Every step has its own boxes.
 
         Returns:
             `Batches` of `((crop_a, crop_b),)`, uint8 tensors `(batch_size, height, width, 3)`.
@@ -97,7 +97,7 @@ class Images:
         def read(described):
             dataset = crops.crop_pairs(described, describe, load, batch_size, self.decoder, pair, seed)
             options = tf.data.Options()
-            # Every core has a picture of its own; operations that share the cores as well are in each other's way.
+            # One picture per core is fastest; operations that also share the cores slow each other down.
             options.threading.max_intra_op_parallelism = 1
             return untuned(dataset.with_options(options))
 
@@ -108,7 +108,7 @@ class Images:
 
         Args:
             batch_size: Images per batch; the last of each epoch is as small as it comes.
-            seed: Integer: of the orders.
+            seed: Integer that determines the orders.
             crop: Side of the centre to cut out, in pixels; None for the whole image.
 
         Returns:
