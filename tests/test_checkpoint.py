@@ -171,7 +171,7 @@ def test_another_model_or_other_data_are_refused(tmp_path):
     small_model().fit(images().batches(4), **fit, callbacks=[kb.callbacks.Checkpoints(tmp_path)])
     with pytest.raises(ValueError, match="belongs to one model and one optimizer"):
         small_model("sgd").fit(images().batches(4), **fit, callbacks=[kb.callbacks.Checkpoints(tmp_path)])
-    with pytest.raises(ValueError, match="goes on with the data"):
+    with pytest.raises(ValueError, match="must resume with the data"):
         small_model().fit(images().batches(8), **fit, callbacks=[kb.callbacks.Checkpoints(tmp_path)])
     with pytest.raises(ValueError, match="order of its images"):
         small_model().fit(images().array, **fit, callbacks=[kb.callbacks.Checkpoints(tmp_path)])

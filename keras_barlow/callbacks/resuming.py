@@ -246,7 +246,7 @@ def name_foreign_draws(model):
     names = sorted({type(one).__name__ for one in layers if type(one).__module__.split(".")[0] == "keras_cv"})
     if names:
         logging.warning(
-            "The layers of keras-cv draw from their own generators, so a resumed run sees other views of the right images: "
-            "%s. Keras' own layers and keras_barlow.views.barlow_twins are resumed exactly.",
+            "The layers of keras-cv draw from their own generators, so a resumed run sees other views of the right "
+            "images: %s. Keras' own layers and keras_barlow.views.barlow_twins are resumed exactly.",
             ", ".join(names),
         )
