@@ -121,7 +121,7 @@ class BarlowTwins(networks.GivesFeatures, keras.Model):
         self._counter = tensorflow_step.BatchCounter()
         self._trackers = [keras.metrics.Mean(name=name) for name in losses.LossTerms._fields]
         self._skipped = [keras.metrics.Sum(name="skipped")] if skip_nonfinite else []
-        self.build(self.encoder.input_shape)
+        self.built = True
 
     def compile(
         self,

@@ -28,7 +28,7 @@ def small_model(optimizer=None, scrambled=False, **arguments):
     if not _shared:
         model = new_model()
         model.optimizer.build(model.trainable_variables)
-        variables = [*model.variables, *model.optimizer.variables]
+        variables = [*model.variables, *model.optimizer.variables, model.batch_count]
         _shared.extend([model, [(variable, keras.ops.convert_to_numpy(variable)) for variable in variables]])
     model, start = _shared
     for variable, value in start:
