@@ -25,12 +25,15 @@ def pairs(rows=ROWS):
     return images(rows), images(rows, seed=1)
 
 
-def network(activity=None, dropout=0.0):
-    """An encoder without statistics of the batch: micro-batches change nothing at all."""
+def network(activity=None):
+    """An encoder without statistics of the batch: micro-batches change nothing at all.
+
+    Keras rounds the factor of a regularizer to float32, so all of them are powers of two.
+    """
     chain = [
         keras.Input((SIZE, SIZE, 3)),
         layers.Rescaling(1 / 64, offset=-1),
-        layers.Conv2D(6, 3, activity_regularizer=activity, kernel_regularizer=keras.regularizers.L2(0.01)),
+        layers.Conv2D(6, 3, activity_regularizer=activity, kernel_regularizer=keras.regularizers.L2(2**-7)),
         layers.GlobalAveragePooling2D(),
     ]
     return keras.Sequential(chain)
@@ -181,13 +184,13 @@ class MeanPenalty(layers.Layer):
 
 
 def summed_as_keras(x):
-    """The penalty that this version of Keras gives for `L2(0.001)` on an activity."""
-    total = 0.001 * keras.ops.sum(keras.ops.square(x))
+    """The penalty that this version of Keras gives for `L2(2**-10)` on an activity."""
+    total = 2**-10 * keras.ops.sum(keras.ops.square(x))
     return total if penalties._activities_are_summed() else total / x.shape[0]
 
 
 def penalized(kind):
-    encoder = network(activity=keras.regularizers.L2(0.001) if kind == "activity" else None)
+    encoder = network(activity=keras.regularizers.L2(2**-10) if kind == "activity" else None)
     if kind == "add_loss":
         encoder = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *encoder.layers, MeanPenalty()])
     return encoder
@@ -214,7 +217,7 @@ class TestPenalties:
                         loss += 0.1 * tf.reduce_mean(tf.square(x))
                 z.append(reference.projector(x))
             kernel = next(layer for layer in reference.encoder.layers if isinstance(layer, layers.Conv2D)).kernel
-            loss += 0.01 * tf.reduce_sum(tf.square(kernel)) + reference.loss(*z)
+            loss += 2**-7 * tf.reduce_sum(tf.square(kernel)) + reference.loss(*z)
         variables = [weight.value for weight in reference.trainable_weights]
         gradient = tape.gradient(loss, variables)
         for weight, slope in zip(variables, gradient, strict=True):
