@@ -235,7 +235,7 @@ def _label_features(builder):
     if unclear:
         raise ValueError(
             "The class of an image must be a ClassLabel, the only one or named label, or a sequence of them named "
-            f"labels. Received: {builder.info.name} with {', '.join(f'{name}: {features[name]}' for name in unclear)}. "
+            f"labels. Received: {builder.info.name} with {', '.join(f'{name}: {features[name]}' for name in sorted(unclear))}. "
             "Ignore the classes with labels=False (--nolabels)."
         )
     return None, None
