@@ -233,9 +233,10 @@ def _label_features(builder):
         return "labels", "labels_no_difficult" if "labels_no_difficult" in features else "labels"
     unclear = classes or [name for name in ("label", "labels", proposed) if name in features]
     if unclear:
+        received = ", ".join(f"{name}: {features[name]}" for name in sorted(unclear))
         raise ValueError(
             "The class of an image must be a ClassLabel, the only one or named label, or a sequence of them named "
-            f"labels. Received: {builder.info.name} with {', '.join(f'{name}: {features[name]}' for name in sorted(unclear))}. "
+            f"labels. Received: {builder.info.name} with {received}. "
             "Ignore the classes with labels=False (--nolabels)."
         )
     return None, None
