@@ -59,3 +59,12 @@ def lars(weights, gradients, learning_rate, vector_learning_rate, momentum=0.9, 
         weight = weight - rate * velocity
         history.append(weight)
     return history
+
+
+def xla_keeps_nan():
+    """Whether XLA clips NaN to NaN, as the views do it. That of TensorFlow 2.18 clips it to the lower bound."""
+    import keras
+    import tensorflow as tf
+
+    clip = tf.function(lambda x: keras.ops.clip(x, 0.0, 255.0), jit_compile=True)
+    return bool(np.isnan(clip(tf.constant([np.nan, 1.0]))[0]))

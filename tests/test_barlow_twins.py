@@ -451,6 +451,8 @@ class TestBadInput:
             kb.BarlowTwins(maps, kb.Projector((4,)))
 
     def test_a_nan_loss_stops_the_run_and_names_the_step(self):
+        if not oracles.xla_keeps_nan():
+            pytest.skip("XLA of this TensorFlow clips NaN pixels to black in the views")
         bad = np.zeros((4, 4, SIZE, SIZE, 3), "float32") + images(4)
         bad[2, 0] = np.nan
         model = build()

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import keras_barlow as kb
 from keras_barlow import checkpoint
+from tests import oracles
 
 STEPS = 4
 
@@ -182,6 +183,8 @@ def test_another_model_or_other_data_are_refused(tmp_path):
 
 
 def test_a_step_that_is_no_number_is_skipped_or_ends_the_run(tmp_path, strategy):
+    if not oracles.xla_keeps_nan():
+        pytest.skip("XLA of this TensorFlow clips NaN pixels to black in the views")
     rows = images().array.astype("float32")
     rows[5] = np.nan
     dataset = tf.data.Dataset.from_tensor_slices(rows).batch(4, drop_remainder=True)
