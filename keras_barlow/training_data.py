@@ -28,7 +28,7 @@ def fit_arguments(model, arguments):
     if isinstance(x, data.Images):
         _refuse(arguments, "validation_split", "Collections of images have their own test split.", _VALIDATION)
         shuffle = arguments.pop("shuffle", True)
-        arguments["x"] = x.batches(batch_size or _DEFAULT_BATCH) if shuffle else _in_order(x, batch_size, model)
+        arguments["x"] = x.batches(batch_size or _DEFAULT_BATCH) if shuffle else _in_order(x, batch_size)
         arguments["batch_size"] = None
     elif isinstance(x, data.Batches):
         _check_batches(x, arguments)
@@ -61,7 +61,7 @@ def evaluate_arguments(model, arguments):
     _refuse(arguments, "sample_weight", "The loss correlates features over the whole batch: every image counts alike.")
     x, batch_size = arguments["x"], arguments.get("batch_size")
     if isinstance(x, (data.Images, data.Batches)):
-        arguments["x"], arguments["batch_size"] = _evaluated(model, x, batch_size), None
+        arguments["x"], arguments["batch_size"] = _evaluated(x, batch_size), None
     elif isinstance(x, tf.data.Dataset):
         arguments["x"] = _checked_dataset(model, x)
     else:
@@ -130,7 +130,7 @@ def _validation(model, x, batch_size):
     if isinstance(x, (tuple, list)) and len(x) and isinstance(x[0], (data.Images, data.Batches)):
         x = x[0]
     if isinstance(x, (data.Images, data.Batches)):
-        return _evaluated(model, x, batch_size)
+        return _evaluated(x, batch_size)
     if isinstance(x, tf.data.Dataset):
         return _checked_dataset(model, x)
     if isinstance(x, (tuple, list)) and len(x) > 2 and x[2] is not None:
@@ -142,7 +142,7 @@ def _validation(model, x, batch_size):
     return x
 
 
-def _evaluated(model, x, batch_size):
+def _evaluated(x, batch_size):
     if isinstance(x, data.Batches):
         if batch_size not in (None, x.batch_size):
             raise ValueError(
@@ -150,10 +150,10 @@ def _evaluated(model, x, batch_size):
                 "images themselves, or leave it out."
             )
         return x.epoch(0)
-    return _in_order(x, batch_size, model)
+    return _in_order(x, batch_size)
 
 
-def _in_order(images, batch_size, model):
+def _in_order(images, batch_size):
     batch_size = batch_size or _DEFAULT_BATCH
     inputs.check_rows(len(images), batch_size)
     return images.in_order(batch_size)
@@ -170,10 +170,7 @@ def _check_array(model, x, batch_size, validation_split=0.0, steps_per_epoch=Non
     if not _is_array(x):
         return
     _check_images(model, x)
-    if isinstance(x, (tuple, list)):
-        image_scale.tell_scale(x[0])
-    else:
-        image_scale.tell_scale(image_scale.first_images(x))
+    image_scale.tell_scale(image_scale.first_images(x))
     if steps_per_epoch is None:
         inputs.check_last_batch(x, batch_size, validation_split, model if training else None)
 
@@ -182,7 +179,7 @@ def _check_images(model, x):
     if model.views is None:
         inputs.checked_pair(x, model.encoder)
     else:
-        inputs.checked_images(x, model.encoder, crops=getattr(model.views, "takes_crops", False))
+        model.images_of(x)
 
 
 def _is_array(x):
