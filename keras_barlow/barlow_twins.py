@@ -102,7 +102,7 @@ class BarlowTwins(networks.GivesFeatures, keras.Model):
     ):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
-        self.encoder = encoder = inputs.checked_encoder(encoder)
+        self.encoder = encoder = networks.checked_encoder(encoder)
         self.projector, embedding_shape = networks.built(projector, encoder.output_shape, "projector")
         self.views = views
         self.loss = losses.BarlowTwinsLoss() if loss is None else loss
@@ -111,7 +111,7 @@ class BarlowTwins(networks.GivesFeatures, keras.Model):
                 f"`accumulation_steps` must be at least 1. Received: accumulation_steps={accumulation_steps}"
             )
         if accumulation_steps > 1:
-            inputs.check_views_repeat(views, self.encoder)
+            inputs.check_views_repeat(views, encoder)
         self.accumulation_steps = accumulation_steps
         self.skip_nonfinite = skip_nonfinite
         self.predictor = asymmetry.checked_predictor(predictor, embedding_shape)

@@ -17,7 +17,7 @@ class _Start(NamedTuple):
 
     Attributes:
         epoch: From 0.
-        batch: Of that epoch: how many of its batches are trained on already.
+        batch: Number of batches of that epoch that are already trained on.
         first_epoch: Epoch in which the run began to read its dataset.
         ended: Whether there is nothing left to train.
     """

@@ -6,17 +6,12 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_barlow import distribution, image_scale, networks
+from keras_barlow import distribution, image_scale
 
 _ONE_IMAGE = (
     "A batch of 1 image cannot be trained on: the loss correlates features over the batch, so a batch needs at "
     "least 2 images. "
 )
-
-
-def checked_encoder(encoder):
-    """The encoder, if it is a built model from images to features of rank 2; see `networks.checked_encoder`."""
-    return networks.checked_encoder(encoder)
 
 
 def image_shape(encoder):

@@ -226,7 +226,7 @@ def _whole_directions(features):
 def _lengths(features):
     """The length of each row, a float64 array `(n, 1)`; 1 for a row of zeros.
 
-    In float64 squares neither overflow nor vanish. Each row is summed by itself, in an order that is its own.
+    In float64 squares neither overflow nor vanish. Each row is summed independently of the others.
     """
     lengths = np.ones((len(features), 1))
     for start in range(0, len(features), _LENGTH_ROWS):

@@ -15,7 +15,7 @@ _PART = 4096
 
 
 def extract(encoder, images, path, batch_size=256, verbose=1):
-    """Writes the features of all images to a file, and goes on where it stopped if it is called again.
+    """Writes the features of all images to a file. Called again, it resumes where it stopped.
 
     Every 4,096 images what is there goes to the folder `path.parts`, which is removed at the end. A part is used again
     if the encoder and the files that it is of have not changed since; an encoder is known by its weights and by its

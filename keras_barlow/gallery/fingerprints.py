@@ -101,7 +101,7 @@ def of_files(files, names):
 def _state(path):
     try:
         known = os.stat(path)
-    # Whoever reads it says that it is gone.
+    # Reading it later reports that it is gone.
     except OSError:
         return None
     return (known.st_size, known.st_mtime_ns, known.st_ctime_ns, known.st_ino)

@@ -41,7 +41,7 @@ class Archive:
     """A zip archive.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
 
     Raises:
         Refused: If it is damaged, or expands far beyond its own size.

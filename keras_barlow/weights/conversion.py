@@ -48,7 +48,7 @@ def load_torch(path, encoder, prefix=None):
     lightly's `nn.Sequential`. What stands before (`module.`, `backbone.`, `state_dict.`) does not matter.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         encoder: `encoders.resnet50` or another of `encoders`, with the blocks, the width and the stem of the weights.
         prefix: What stands before `conv1.weight` in the file, if several networks are in it; None to find it.
             Of a network and its moving average the former is taken.

@@ -20,7 +20,7 @@ class Global:
     """What stands for something that a pickle names.
 
     Args:
-        name: Of it.
+        name: Name of the object.
         call: Function of the tuple of arguments, for pickles that call it.
     """
 

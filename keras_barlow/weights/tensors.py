@@ -15,7 +15,7 @@ class Storage:
     """The numbers of one or several tensors, in one row.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         size: Of the file, in bytes.
         dtype: Of the numbers; None for those that NumPy does not have, which can be listed but not read.
         count: How many there are. The caller has checked that the file holds as many.

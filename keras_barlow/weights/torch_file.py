@@ -80,7 +80,7 @@ class _Storages:
     """The storages that a pickle names, each once.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         place: Function of a key and the length of the storage in bytes that returns a function that reads it. None
             if that is known only after the pickle.
     """
