@@ -40,7 +40,7 @@ def ours(rows, features, _):
 
     z_a, z_b = map(tf.constant, embeddings(rows, features))
     step = tf.function(kb.losses.BarlowTwinsLoss(WEIGHT).value_and_gradient)
-    return lambda: float(step(z_a, z_b)[0].loss)
+    return lambda: float(step(z_a, z_b)[0]["loss"])
 
 
 def matrix(rows, features, _):
@@ -126,7 +126,7 @@ def exchanged(rows, form, features):
     @tf.function
     def step():
         z = tf.zeros((rows // REPLICAS, features))
-        return strategy.run(lambda: loss.value_and_gradient(z, z, rows)[1:])
+        return strategy.run(lambda: loss.value_and_gradient(z, z, total_rows=rows)[1:])
 
     step.get_concrete_function()
     return sum(sizes) / REPLICAS / 2**20

@@ -325,7 +325,7 @@ def report(rows, folder):
     efficiency = {}
     for machine in MACHINES:
         for replicas in REPLICAS:
-            form = "batch" if kb.ops.batch_form_is_cheaper(2048, 8192, replicas) else "feature"
+            form = "batch" if kb.losses.batch_form_is_cheaper(2048, 8192, replicas) else "feature"
             parts = seconds(cost(paper, 2048, replicas, form), replicas, machine)
             total = sum(parts.values())
             efficiency[machine.name, replicas] = speedup(paper, 2048, replicas, machine) / replicas
@@ -367,7 +367,7 @@ def report(rows, folder):
                 cells = []
                 for rows_ in BATCHES:
                     feature, batch = (loss_seconds(network, rows_, replicas, form, machine) for form in FORMS)
-                    chosen = kb.ops.batch_form_is_cheaper(rows_, features, replicas)
+                    chosen = kb.losses.batch_form_is_cheaper(rows_, features, replicas)
                     worst = max(worst, (batch if chosen else feature) / min(batch, feature))
                     cells.append(f"**{feature / batch:.2f}**" if chosen else f"{feature / batch:.2f}")
                 lines.append(f"| {features} | {replicas} | " + " | ".join(cells) + " |")

@@ -23,7 +23,7 @@ from absl import app, flags
 import keras_barlow as kb
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("table", "loss", kb.ablations.names(), "Which table.")
+flags.DEFINE_enum("table", "loss", kb.recipes.ablations.names(), "Which table.")
 flags.DEFINE_string("recipe", "digits", f"What its rows change: {', '.join(kb.recipes.names())}.")
 flags.DEFINE_string("data_dir", None, "Folder, .zip or .npz of images in train/CLASS and test/CLASS.")
 flags.DEFINE_integer("epochs", None, "Passes over the images; the recipe's by default.", lower_bound=1)
@@ -43,7 +43,7 @@ def main(_):
         check_folder(output, recipe, len(train))
     except (ValueError, OSError) as received:
         sys.exit(f"error: {received}")
-    rows = kb.ablations.table(FLAGS.table)
+    rows = kb.recipes.ablations.table(FLAGS.table)
     for seed in range(FLAGS.seeds):
         for row in rows:
             folder = output / row.name.replace(" ", "_") / f"seed{seed}"
@@ -104,7 +104,7 @@ def run(recipe, row, seed, train, test, folder):
     recipe = dataclasses.replace(recipe, **row.changes)
     sources = [train, test]
     if row.shuffled:
-        arrays = [kb.ablations.shuffled_pixels(images.read(range(len(images))), seed) for images in sources]
+        arrays = [kb.recipes.ablations.shuffled_pixels(images.read(range(len(images))), seed) for images in sources]
         sources = [kb.data.ArrayImages(a, images.labels) for a, images in zip(arrays, sources, strict=True)]
     model = recipe.build(len(sources[0]), seed=seed)
     results = {}

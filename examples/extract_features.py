@@ -36,7 +36,7 @@ def main(_):
         encoder = kb.export.load_encoder(FLAGS.encoder)
         stored = kb.data.inference_size(encoder.input_shape[1])
         images = kb.data.every_image(FLAGS.data_dir, image_size=stored, skip_corrupt=FLAGS.skip_corrupt)
-        path = kb.gallery.extract(encoder, images, FLAGS.output, batch_size=FLAGS.batch_size)
+        path = kb.retrieval.extract(encoder, images, FLAGS.output, batch_size=FLAGS.batch_size)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
     print(f"{path}: {len(images)} images, {encoder.output_shape[1]} features each")

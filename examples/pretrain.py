@@ -270,7 +270,7 @@ def cross_correlation(model, views, images):
     view_a, view_b = views(images.sample(1024)[0], step=0)
     # In float32, as the loss takes them whatever the precision of the layers.
     embeddings = [keras.ops.cast(model.project(view), "float32") for view in (view_a, view_b)]
-    return kb.ops.cross_correlation(*embeddings)
+    return kb.losses.cross_correlation(*embeddings)
 
 
 def draw(output, model, views, features, train, shown):

@@ -35,7 +35,7 @@ def main(_):
     try:
         if bool(FLAGS.query) == FLAGS.duplicates:
             raise ValueError("There must be something to look for. Give either --query=FILE or --duplicates.")
-        gallery = kb.gallery.load(FLAGS.features)
+        gallery = kb.retrieval.load(FLAGS.features)
         images = kb.data.every_image(FLAGS.data_dir, image_size=SHOWN_SIZE)
         places = rows_of(gallery.names, images)
         if FLAGS.duplicates:
@@ -63,7 +63,7 @@ def show_neighbors(gallery, images, places):
     if FLAGS.encoder is None:
         raise ValueError("A query needs the encoder that the features are of. Received: no --encoder.")
     encoder = kb.export.load_encoder(FLAGS.encoder)
-    kb.gallery.check_encoder(gallery, encoder)
+    kb.retrieval.check_encoder(gallery, encoder)
     size = encoder.input_shape[1]
     # As the features were made, and as they are shown.
     seen, shown = (
@@ -71,7 +71,7 @@ def show_neighbors(gallery, images, places):
     )
     start = (seen.shape[1] - size) // 2
     features = kb.evaluation.extract_features(encoder, seen[:, start : start + size, start : start + size])
-    rows, similarities = kb.gallery.search(gallery, features, FLAGS.k)
+    rows, similarities = kb.retrieval.search(gallery, features, FLAGS.k)
     for path, found, alike in zip(FLAGS.query, rows, similarities, strict=True):
         print(f"{path}:")
         for row, similarity in zip(found, alike, strict=True):
@@ -82,7 +82,7 @@ def show_neighbors(gallery, images, places):
 
 def show_duplicates(gallery, images, places):
     """Groups of images that are nearly the same."""
-    groups = kb.gallery.duplicates(gallery.features, FLAGS.threshold)
+    groups = kb.retrieval.duplicates(gallery.features, FLAGS.threshold)
     for number, group in enumerate(groups, start=1):
         print(f"group {number}:")
         for row in group:

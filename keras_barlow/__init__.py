@@ -1,7 +1,6 @@
-"""Barlow Twins self-supervised pre-training for Keras."""
+"""Self-supervised pre-training for Keras."""
 
 from keras_barlow import (
-    ablations,
     augmentations,
     callbacks,
     checkpoint,
@@ -10,27 +9,28 @@ from keras_barlow import (
     encoders,
     evaluation,
     export,
-    gallery,
+    layers,
     losses,
-    normalization,
-    ops,
+    methods,
+    moved,
     optimizers,
     plots,
+    pretraining,
     randomness,
     recipes,
+    retrieval,
     views,
     weights,
 )
-from keras_barlow.barlow_twins import BarlowTwins
 from keras_barlow.export import load_encoder
-from keras_barlow.projector import Projector
+from keras_barlow.layers import Projector
+from keras_barlow.methods import BarlowTwins
 from keras_barlow.version import __version__
 
 __all__ = [
     "BarlowTwins",
     "Projector",
     "__version__",
-    "ablations",
     "augmentations",
     "callbacks",
     "checkpoint",
@@ -39,15 +39,22 @@ __all__ = [
     "encoders",
     "evaluation",
     "export",
-    "gallery",
+    "layers",
     "load_encoder",
     "losses",
-    "normalization",
-    "ops",
+    "methods",
     "optimizers",
     "plots",
+    "pretraining",
     "randomness",
     "recipes",
+    "retrieval",
     "views",
     "weights",
 ]
+
+moved.install()
+
+
+def __getattr__(name):
+    return moved.attribute(name)

@@ -105,6 +105,47 @@ def built(layer, input_shape, argument):
     return layer, tuple(shape)
 
 
+def checked_predictor(predictor, embedding_shape):
+    """The predictor, built.
+
+    Args:
+        predictor: Layer from embeddings to embeddings, or None.
+        embedding_shape: `(None, D)`.
+
+    Returns:
+        `predictor`.
+
+    Raises:
+        ValueError: If it changes the width.
+    """
+    if predictor is None:
+        return None
+    predictor, shape = built(predictor, embedding_shape, "predictor")
+    if shape != tuple(embedding_shape):
+        raise ValueError(
+            "The predictor must keep the width of the embeddings, which are compared with those of the other view. "
+            f"Received: {embedding_shape[-1]} features in and {shape[-1]} out. End it with {embedding_shape[-1]}."
+        )
+    return predictor
+
+
+def copied(network, input_shape):
+    """A copy of a network with weights of its own.
+
+    Args:
+        network: Built Keras layer or model that can be serialized.
+        input_shape: Shape of its inputs, with None for the batch.
+
+    Returns:
+        A layer or model of the same class, built, with equal weights.
+    """
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(network))
+    if not copy.built:
+        copy.build(input_shape)
+    copy.set_weights(network.get_weights())
+    return copy
+
+
 class GivesFeatures:
     """What a `keras.Model` needs beside `call` where it gives the features of its `encoder`."""
 

@@ -19,7 +19,7 @@ SCRIPT = pathlib.Path(__file__).parents[1] / "examples" / "ablate.py"
 SMALL = """
 import dataclasses, runpy, sys
 import keras_barlow as kb
-kb.ablations._TABLES["loss"] = kb.ablations.table("loss")[:2]
+kb.recipes.ablations._TABLES["loss"] = kb.recipes.ablations.table("loss")[:2]
 changes = {"width": 4, "projector": (16, 16), "batch_size": 16, "encoder": "resnet8", "knn_k": 5}
 small = dataclasses.replace(kb.recipes.DIGITS, **changes)
 kb.recipes.get = lambda name: small
@@ -28,10 +28,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("name", kb.ablations.names())
+@pytest.mark.parametrize("name", kb.recipes.ablations.names())
 def test_every_row_builds(name):
     small = {"width": 2, "image_size": 8, "encoder": "resnet8", "batch_size": 4}
-    rows = kb.ablations.table(name)
+    rows = kb.recipes.ablations.table(name)
     assert len({row.name for row in rows}) == len(rows) > 1
     for row in rows:
         recipe = dataclasses.replace(kb.recipes.CIFAR10_SMALL, **{**small, "projector": (8, 8)}, precision="float32")
@@ -43,16 +43,16 @@ def test_every_row_builds(name):
 
 def test_an_unknown_table_is_named():
     with pytest.raises(ValueError, match=r"Unknown table. Received: 'optimizer'. Known tables: loss, asymmetry"):
-        kb.ablations.table("optimizer")
+        kb.recipes.ablations.table("optimizer")
 
 
 def test_shuffling_keeps_the_colours_of_each_image_and_nothing_else():
     images = np.random.default_rng(0).integers(0, 256, (3, 6, 7, 3), dtype="uint8")
-    shuffled = kb.ablations.shuffled_pixels(images, seed=1)
+    shuffled = kb.recipes.ablations.shuffled_pixels(images, seed=1)
     assert shuffled.dtype == images.dtype and not np.array_equal(shuffled, images)
     for one, other in zip(images, shuffled, strict=True):
         assert sorted(map(tuple, one.reshape(-1, 3))) == sorted(map(tuple, other.reshape(-1, 3)))
-    places = [kb.ablations.shuffled_pixels(np.arange(42).reshape(1, 6, 7, 1), seed) for seed in (1, 2)]
+    places = [kb.recipes.ablations.shuffled_pixels(np.arange(42).reshape(1, 6, 7, 1), seed) for seed in (1, 2)]
     assert not np.array_equal(*places)
 
 

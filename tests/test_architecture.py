@@ -11,63 +11,76 @@ import pytest
 import keras_barlow as kb
 
 PACKAGE = pathlib.Path(kb.__file__).parent
-FLOORS = [
+LAYERS = [
     {
-        "ops",
-        "ablations",
-        "image_scale",
+        "checkpoint",
         "distribution",
+        "image_scale",
+        "keras_internals",
         "labels",
+        "launch",
+        "moved",
+        "networks",
         "optimizers",
         "plots",
         "version",
-        "checkpoint",
-        "launch",
-        "networks",
         "weights",
     },
-    {"randomness", "asymmetry"},
-    {"normalization", "augmentations", "losses", "inputs", "penalties"},
-    {"encoders", "projector", "views", "data", "tensorflow_step"},
+    {"randomness"},
+    {"augmentations", "layers", "losses"},
+    {"data", "encoders", "views"},
     {"evaluation"},
-    {"callbacks", "export", "gallery"},
-    {"fitting", "training_data"},
-    {"barlow_twins"},
+    {"callbacks", "export", "retrieval"},
+    {"pretraining"},
+    {"methods"},
     {"recipes"},
 ]
-FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
+LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
-def room(path):
+def part(path):
+    """The module or package of the first level that a file belongs to."""
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def imported_rooms(path):
+def imported_parts(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "keras_barlow":
-            rooms = node.module.split(".")[1:2] or [alias.name for alias in node.names]
-            yield from rooms
+            yield from node.module.split(".")[1:2] or [alias.name for alias in node.names]
         elif isinstance(node, ast.Import):
             yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("keras_barlow."))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_down_only_and_modules_stay_small(path):
-    for name in imported_rooms(path):
-        assert name == room(path) or FLOOR_OF[name] < FLOOR_OF[room(path)], f"{path.name} imports {name}"
-    assert len(path.read_text().splitlines()) <= 400
-    if room(path) != "distribution":
-        assert "tf.distribute" not in path.read_text().split('"""', 2)[-1].replace("`tf.distribute", "")
+    for name in imported_parts(path):
+        assert name == part(path) or LAYER_OF[name] < LAYER_OF[part(path)], f"{path.name} imports {name}"
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            documented = ast.get_docstring(node) is not None
+            first = node.body[1:][0] if documented and node.body[1:] else node.body[0]
+            assert node.end_lineno - first.lineno < 60, f"{node.name} is too long"
+    if part(path) != "distribution":
+        assert "tf.distribute" not in text.split('"""', 2)[-1].replace("`tf.distribute", "")
 
 
-def test_every_room_has_a_floor():
-    assert {room(path) for path in MODULES} == set(FLOOR_OF)
+def test_every_part_has_a_layer_and_every_module_its_own_name():
+    assert {part(path) for path in MODULES} == set(LAYER_OF)
+    names = [path.stem for path in MODULES if path.name != "__init__.py"]
+    assert not {name for name in names if names.count(name) > 1}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "methods").glob("[a-z]*.py")), ids=lambda path: path.stem)
+def test_a_method_is_at_most_100_lines(path):
+    assert len(path.read_text().splitlines()) <= 100
 
 
 def test_the_public_surface():
-    modules = "ablations augmentations callbacks checkpoint data distribution encoders evaluation export gallery losses"
-    modules += " normalization ops optimizers plots randomness recipes views weights"
+    modules = "augmentations callbacks checkpoint data distribution encoders evaluation export layers losses methods"
+    modules += " optimizers plots pretraining randomness recipes retrieval views weights"
     assert sorted(kb.__all__) == sorted(["BarlowTwins", "Projector", "__version__", "load_encoder", *modules.split()])
 
 
@@ -106,8 +119,8 @@ def test_public_docstrings_name_every_argument(item):
 SERIALIZABLE = {
     "BarlowTwinsLoss": kb.losses.BarlowTwinsLoss,
     "LARS": kb.optimizers.LARS,
-    "BatchNormalization": kb.normalization.BatchNormalization,
-    "Standardize": lambda: kb.normalization.Standardize(0.5, 0.25),
+    "BatchNormalization": kb.layers.BatchNormalization,
+    "Standardize": lambda: kb.layers.Standardize(0.5, 0.25),
     "Projector": lambda: kb.Projector((4,)),
     "Views": lambda: kb.views.barlow_twins(8, seed=0),
     "RandomResizedCrop": lambda: kb.augmentations.RandomResizedCrop(8, 8),

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import keras_barlow as kb
-from keras_barlow import encoders, normalization, projector
+from keras_barlow import encoders, layers
 
 
 def test_parameters_are_those_of_the_published_networks():
@@ -84,7 +84,7 @@ def test_bad_arguments(arguments):
 
 
 def test_projector_layers_and_initialisation():
-    layer = projector.Projector((64, 32, 16))
+    layer = layers.Projector((64, 32, 16))
     layer.build((None, 100))
     kernels = [weight for weight in layer.trainable_weights if len(weight.shape) == 2]
     assert [kernel.shape for kernel in kernels] == [(100, 64), (64, 32), (32, 16)]
@@ -92,12 +92,12 @@ def test_projector_layers_and_initialisation():
     for kernel in kernels:
         bound = kernel.shape[0] ** -0.5
         assert 0.9 * bound < np.abs(kernel).max() <= bound
-    assert isinstance(layer._chain[1], normalization.BatchNormalization)
+    assert isinstance(layer._chain[1], layers.BatchNormalization)
     assert layer.compute_output_shape((None, 100)) == (None, 16)
 
 
 def test_projector_without_batch_norm_and_with_bias():
-    layer = projector.Projector((8, 4), use_bias=True, use_batch_norm=False)
+    layer = layers.Projector((8, 4), use_bias=True, use_batch_norm=False)
     layer.build((None, 3))
     assert [weight.shape for weight in layer.weights] == [(3, 8), (8,), (8, 4), (4,)]
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
@@ -107,4 +107,4 @@ def test_projector_without_batch_norm_and_with_bias():
 @pytest.mark.parametrize("widths", [(), (8, 0), (8.5,)])
 def test_bad_widths(widths):
     with pytest.raises(ValueError, match="`widths` must be positive integers"):
-        projector.Projector(widths)
+        layers.Projector(widths)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import keras_barlow as kb
-from keras_barlow import penalties
+from keras_barlow.pretraining import penalties
 
 layers = keras.layers
 SIZE, ROWS = 8, 16

@@ -66,15 +66,15 @@ def crop_pairs(folder):
 
 def gallery_npz(folder):
     images = kb.data.every_image(folder, 8)
-    kb.gallery.extract(encoder(), images, folder.parent / "all.npz", verbose=0)
-    names = kb.gallery.load(folder.parent / "all.npz").names.tolist()
+    kb.retrieval.extract(encoder(), images, folder.parent / "all.npz", verbose=0)
+    names = kb.retrieval.load(folder.parent / "all.npz").names.tolist()
     return sum((folder / name).exists() for name in names)
 
 
 def gallery_parquet(folder):
     images = kb.data.every_image(folder, 8)
-    kb.gallery.extract(encoder(), images, folder.parent / "all.parquet", verbose=0)
-    names = kb.gallery.load(folder.parent / "all.parquet").names.tolist()
+    kb.retrieval.extract(encoder(), images, folder.parent / "all.parquet", verbose=0)
+    names = kb.retrieval.load(folder.parent / "all.parquet").names.tolist()
     return sum((folder / name).exists() for name in names)
 
 

@@ -270,8 +270,8 @@ FEATURE_ENTRANCES = {
     "evaluate_features": lambda a, b: evaluation.evaluate_features(a, TRAIN, b, TEST, k=3),
     "multi_label_scores": lambda a, b: evaluation.multi_label_scores(a, np.eye(CLASSES)[TRAIN], b),
     "nearest_neighbors": lambda a, b: evaluation.nearest_neighbors(b, a, k=3),
-    "gallery.search": lambda a, b: kb.gallery.search(kb.gallery.Gallery(np.arange(30).astype(str), a), b, k=3),
-    "gallery.duplicates": lambda a, b: kb.gallery.duplicates(a),
+    "retrieval.search": lambda a, b: kb.retrieval.search(kb.retrieval.Gallery(np.arange(30).astype(str), a), b, k=3),
+    "retrieval.duplicates": lambda a, b: kb.retrieval.duplicates(a),
     "knn_head": lambda a, b: export.knn_head(a, TRAIN, k=3),
     "linear_head": lambda a, b: export.linear_head(a, TRAIN),
     "effective_rank": lambda a, b: evaluation.effective_rank(a),
@@ -285,8 +285,8 @@ OF_ONE_ARRAY = list(FEATURE_ENTRANCES)[-6:]
 def test_wrong_features_are_refused(name):
     call = FEATURE_ENTRANCES[name]
     for wrong, (change, message) in WRONG_FEATURES.items():
-        # gallery.load has looked at the shape of a gallery.
-        if name != "gallery.search" or wrong in ("NaN", "infinite"):
+        # retrieval.load has looked at the shape of a gallery.
+        if name != "retrieval.search" or wrong in ("NaN", "infinite"):
             said = refusal(call, change(FEATURES), TEST_FEATURES)
             assert re.search(message, said), f"{wrong}: {said}"
         if name not in OF_ONE_ARRAY:

@@ -227,7 +227,7 @@ def test_pure_policies_train(policy, accumulation_steps, tmp_path):
     compute = keras.config.dtype_policy().compute_dtype
     values = np.random.default_rng(0).normal(3, 2, (64, 2, 2, 4))
     for shape in ((64, 2, 2, 4), (256, 4)):
-        ours, keras_layer = kb.normalization.BatchNormalization(momentum=0.5), layers.BatchNormalization(momentum=0.5)
+        ours, keras_layer = kb.layers.BatchNormalization(momentum=0.5), layers.BatchNormalization(momentum=0.5)
         for layer in (ours, keras_layer):
             assert layer(values.reshape(shape), training=True).dtype == compute
             assert layer(values.reshape(shape)).dtype == compute
@@ -285,13 +285,13 @@ def test_every_number_of_channels_has_a_mean_or_asks_for_one(channels):
         with pytest.raises(ValueError, match=f"`mean` must be one number.* Received: 5 for {channels} channels"):
             make(mean=(0.5,) * 5, deviation=0.25)
     with pytest.raises(ValueError, match="Received: 5 for"):
-        kb.normalization.Standardize((0.5,) * 5, 0.25)(images)
+        kb.layers.Standardize((0.5,) * 5, 0.25)(images)
 
 
 @pytest.mark.parametrize("deviation", [0.0, -1.0, float("nan")])
 def test_a_deviation_that_is_not_positive_is_refused(deviation):
     with pytest.raises(ValueError, match="must be positive"):
-        kb.normalization.Standardize(0.5, deviation)
+        kb.layers.Standardize(0.5, deviation)
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 16, None), (None, 16, 16, 3)])

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_barlow import normalization
+from keras_barlow import layers as our_layers
 
 
 def forward_and_gradient(layer, inputs, weights):
@@ -22,7 +22,7 @@ def test_the_fused_kernel_gives_the_numbers_of_keras(shape, arguments):
     inputs = tf.constant(rng.normal(3, 5, shape).astype("float32"))
     weights = rng.normal(size=shape).astype("float32")
     layers = [
-        normalization.BatchNormalization(**arguments),
+        our_layers.BatchNormalization(**arguments),
         keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, **arguments),
     ]
     fused, reference = (forward_and_gradient(layer, inputs, weights) for layer in layers)
@@ -35,7 +35,7 @@ def test_the_fused_kernel_gives_the_numbers_of_keras(shape, arguments):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_fused_kernel_is_used_in_training_and_inference(training):
-    layer = normalization.BatchNormalization()
+    layer = our_layers.BatchNormalization()
     layer.build((None, 4, 4, 3))
     function = tf.function(lambda x: layer(x, training=training)).get_concrete_function(tf.TensorSpec((8, 4, 4, 3)))
     kernels = [op for op in function.graph.get_operations() if op.type == "FusedBatchNormV3"]
@@ -43,7 +43,7 @@ def test_the_fused_kernel_is_used_in_training_and_inference(training):
 
 
 def test_frozen_layer_runs_in_inference_mode():
-    layer = normalization.BatchNormalization()
+    layer = our_layers.BatchNormalization()
     layer.trainable = False
     inputs = np.random.default_rng(0).normal(3, 5, (16, 4)).astype("float32")
     np.testing.assert_allclose(layer(inputs, training=True), inputs, rtol=1e-4)
@@ -52,7 +52,7 @@ def test_frozen_layer_runs_in_inference_mode():
 def test_synchronised_moments_are_those_of_the_global_batch(strategy):
     inputs = np.random.default_rng(0).normal(3, 5, (7, 4)).astype("float32")
     with strategy.scope():
-        layer = normalization.BatchNormalization(synchronized=True)
+        layer = our_layers.BatchNormalization(synchronized=True)
         layer.build((None, 4))
     dataset = strategy.experimental_distribute_dataset(tf.data.Dataset.from_tensor_slices(inputs).batch(7))
     batch = next(iter(dataset))
@@ -62,7 +62,7 @@ def test_synchronised_moments_are_those_of_the_global_batch(strategy):
 
 
 def test_standardize_keeps_float32_precision_under_a_mixed_policy():
-    layer = normalization.Standardize((0.5, 0.4), (0.25, 0.2), dtype="mixed_bfloat16")
+    layer = our_layers.Standardize((0.5, 0.4), (0.25, 0.2), dtype="mixed_bfloat16")
     images = np.array([[[[254.6, 0.0]]]], "float32")
     expected = (images / 255 - [0.5, 0.4]) / [0.25, 0.2]
     outputs = layer(images)
@@ -72,7 +72,7 @@ def test_standardize_keeps_float32_precision_under_a_mixed_policy():
 
 def test_standardize_refuses_a_deviation_of_zero():
     with pytest.raises(ValueError, match="`deviation` must be positive"):
-        normalization.Standardize(0.5, 0.0)
+        our_layers.Standardize(0.5, 0.0)
 
 
 class TestOverReplicas:
@@ -91,7 +91,7 @@ class TestOverReplicas:
         outputs, (d_inputs, *d_variables) = forward_and_gradient(reference, tf.constant(inputs), weights)
 
         with strategy.scope():
-            layer = normalization.BatchNormalization(synchronized=True, dtype=dtype, **arguments)
+            layer = our_layers.BatchNormalization(synchronized=True, dtype=dtype, **arguments)
             layer.build((None, *shape[1:]))
         data = tf.data.Dataset.from_tensors((inputs, weights)).unbatch().batch(shape[0])
         batch = next(iter(strategy.experimental_distribute_dataset(data)))
@@ -110,7 +110,7 @@ class TestOverReplicas:
 
     def test_one_sum_forward_and_one_backward(self, strategy):
         with strategy.scope():
-            layer = normalization.BatchNormalization(synchronized=True)
+            layer = our_layers.BatchNormalization(synchronized=True)
             layer.build((None, 4, 4, 5))
 
         @tf.function
@@ -123,7 +123,7 @@ class TestOverReplicas:
 
 
 def test_under_xla():
-    layer = normalization.BatchNormalization()
+    layer = our_layers.BatchNormalization()
     layer.build((None, 4, 4, 3))
     x = tf.constant(np.random.default_rng(0).normal(3, 5, (8, 4, 4, 3)).astype("float32"))
     plain, compiled = (tf.function(lambda x: layer(x, training=True), jit_compile=jit)(x) for jit in (False, True))
@@ -148,17 +148,17 @@ class TestSynchronizeBatchNorm:
         model, plain = backbone(), backbone()
         images = np.random.default_rng(0).normal(2, 3, (8, 4, 4, 3)).astype("float32")
         config = model.get_config()
-        assert normalization.synchronize_batch_norm(model) is model
-        layers = [model.get_layer("first"), model.get_layer("nested").layers[1]]
-        assert all(type(layer) is normalization.BatchNormalization and layer.synchronized for layer in layers)
-        assert layers[1].momentum == 0.8
+        assert our_layers.synchronize_batch_norm(model) is model
+        changed = [model.get_layer("first"), model.get_layer("nested").layers[1]]
+        assert all(type(layer) is our_layers.BatchNormalization and layer.synchronized for layer in changed)
+        assert changed[1].momentum == 0.8
         for training in (True, False):
             np.testing.assert_allclose(model(images, training=training), plain(images, training=training), atol=1e-5)
         model.save(tmp_path / "model.keras")
         again = keras.models.load_model(tmp_path / "model.keras")
-        assert type(again.get_layer("first")) is normalization.BatchNormalization
-        normalization.synchronize_batch_norm(model, synchronized=False)
-        assert all(type(layer) is keras.layers.BatchNormalization for layer in layers)
+        assert type(again.get_layer("first")) is our_layers.BatchNormalization
+        our_layers.synchronize_batch_norm(model, synchronized=False)
+        assert all(type(layer) is keras.layers.BatchNormalization for layer in changed)
         assert model.get_config() == config
         for weight, other in zip(model.weights, plain.weights, strict=True):
             np.testing.assert_allclose(weight, other, atol=1e-6)
@@ -166,11 +166,11 @@ class TestSynchronizeBatchNorm:
     def test_a_model_of_keras_applications(self):
         model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None, pooling="avg")
         before = model.get_weights()
-        normalization.synchronize_batch_norm(model)
-        count = sum(isinstance(layer, normalization.BatchNormalization) for layer in model.layers)
+        our_layers.synchronize_batch_norm(model)
+        count = sum(isinstance(layer, our_layers.BatchNormalization) for layer in model.layers)
         assert count == 52
         assert all((a == b).all() for a, b in zip(before, model.get_weights(), strict=True))
 
     def test_a_model_without_batch_normalisation(self):
         with pytest.raises(ValueError, match=r"must have layers of batch normalisation\. Received: model='plain'"):
-            normalization.synchronize_batch_norm(keras.Sequential([keras.layers.Dense(1)], name="plain"))
+            our_layers.synchronize_batch_norm(keras.Sequential([keras.layers.Dense(1)], name="plain"))

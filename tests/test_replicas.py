@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_barlow import normalization
+from keras_barlow import layers
 from tests import replica_training as training
 
 
@@ -20,7 +20,7 @@ def plain_weights(kind):
     """The oracle: one tape, the formula of the paper, Keras' own batch normalisation and optimizer."""
     twin = training.model(kind, "auto", 1)
     if kind == "batch_norm":
-        normalization.synchronize_batch_norm(twin, synchronized=False)
+        layers.synchronize_batch_norm(twin, synchronized=False)
         assert type(twin.encoder.get_layer("stem_normalization")) is keras.layers.BatchNormalization
     for _ in range(training.STEPS):
         with tf.GradientTape() as tape:
@@ -113,7 +113,7 @@ for got, expected in zip(model.weights, single.weights, strict=True):
 def test_uneven_rows_are_refused_where_batch_normalisation_is_not_synchronised(strategy):
     with strategy.scope():
         model = training.model("batch_norm", "auto", 1)
-        normalization.synchronize_batch_norm(model, synchronized=False)
+        layers.synchronize_batch_norm(model, synchronized=False)
     data = tf.data.Dataset.from_tensors((training.pairs(10),)).unbatch().batch(10)
     with pytest.raises(tf.errors.InvalidArgumentError, match="not synchronized needs as many images"):
         model.fit(data, verbose=0)

@@ -1,9 +1,9 @@
 """One random, batched, serialisable Keras layer per transform, on images in 0..255."""
 
-from keras_barlow.augmentations.base import RandomTransform
 from keras_barlow.augmentations.blur import RandomGaussianBlur
 from keras_barlow.augmentations.color import RandomColorJitter, RandomGrayscale, RandomSolarization
 from keras_barlow.augmentations.geometry import RandomFlip, RandomResizedCrop
+from keras_barlow.augmentations.transform import RandomTransform
 
 __all__ = [
     "RandomColorJitter",

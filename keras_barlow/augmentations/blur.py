@@ -6,10 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_barlow.augmentations.base import RandomTransform, uniform
 from keras_barlow.augmentations.fusion import fused
 from keras_barlow.augmentations.rarity import of_the_chosen
 from keras_barlow.augmentations.resampling import Taps, resample
+from keras_barlow.augmentations.transform import RandomTransform, uniform
 
 
 @keras.saving.register_keras_serializable(package="keras_barlow")

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_barlow.augmentations.base import RandomTransform, per_image, uniform
 from keras_barlow.augmentations.fusion import fused
+from keras_barlow.augmentations.transform import RandomTransform, per_image, uniform
 
 # All orders of brightness (0), contrast (1) and saturation (2); hue stands at one of four places among them.
 _ORDERS = np.array(list(itertools.permutations(range(3))), "int32")

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_barlow.augmentations.base import RandomTransform, per_image, uniform
 from keras_barlow.augmentations.fusion import fused
 from keras_barlow.augmentations.resampling import Taps, resample
+from keras_barlow.augmentations.transform import RandomTransform, per_image, uniform
 
 _ATTEMPTS = 10
 

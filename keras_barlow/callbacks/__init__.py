@@ -2,9 +2,8 @@
 
 from keras_barlow.callbacks.checkpoints import Checkpoints, Interrupted
 from keras_barlow.callbacks.guards import StopOnNonFiniteLoss
+from keras_barlow.callbacks.metrics_log import MetricsLog
 from keras_barlow.callbacks.probes import CollapseMonitor, KNNProbe, LinearProbe
-from keras_barlow.callbacks.records import MetricsLog
-from keras_barlow.callbacks.workers import for_this_worker
 
 __all__ = [
     "Checkpoints",
@@ -14,5 +13,4 @@ __all__ = [
     "LinearProbe",
     "MetricsLog",
     "StopOnNonFiniteLoss",
-    "for_this_worker",
 ]

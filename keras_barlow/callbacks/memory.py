@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_barlow import keras_internals
+
 # What Keras' and this library's own callbacks remember; their other attributes are arguments, or set up by each run.
 _ATTRIBUTES = {
     "EarlyStopping": ("best", "best_epoch", "best_weights", "stopped_epoch", "wait"),
@@ -78,7 +80,7 @@ class Memory:
 
     def __init__(self, callback, model=None):
         self.callback = callback
-        self._parts = [] if model is None else [model, *model._flatten_layers()]
+        self._parts = [] if model is None else keras_internals.flat_layers(model)
         functions = [callable(getattr(callback, name, None)) for name in ("get_state", "set_state")]
         if any(functions) and not all(functions):
             raise ValueError(

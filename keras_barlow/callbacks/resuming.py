@@ -5,7 +5,7 @@ import pathlib
 import keras
 from absl import logging
 
-from keras_barlow import checkpoint
+from keras_barlow import checkpoint, keras_internals
 from keras_barlow.callbacks import memory, settings
 
 _CALLBACKS = "callbacks/"
@@ -242,7 +242,7 @@ def name_foreign_draws(model):
     Args:
         model: Compiled `BarlowTwins`.
     """
-    layers = model.views._flatten_layers() if isinstance(model.views, keras.Layer) else []
+    layers = keras_internals.flat_layers(model.views) if isinstance(model.views, keras.Layer) else []
     names = sorted({type(one).__name__ for one in layers if type(one).__module__.split(".")[0] == "keras_cv"})
     if names:
         logging.warning(

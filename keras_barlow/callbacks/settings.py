@@ -6,7 +6,10 @@ import weakref
 import keras
 import numpy as np
 
-_OF_THE_MODEL = ("loss", "views", "accumulation_steps", "skip_nonfinite", "stop_gradient", "moving_average")
+from keras_barlow import keras_internals
+
+# The weights of networks are in the checkpoint, and their shapes are compared there.
+_NOT_SETTINGS = ("name", "trainable", "dtype", "encoder", "projector", "predictor")
 # Names and places of classes say nothing of the training. The seed of the views comes from the checkpoint.
 _IGNORED = ("name", "module", "registered_name", "build_config", "seed", "shared_object_id")
 _MISSING = "none"
@@ -30,12 +33,12 @@ def settings_of(model):
         compiled_with, left_with = _left[optimizer]
         # A callback has changed the rates since, unless they are no longer as the last run has left them.
         config = compiled_with if config == left_with else config
-    layers = [layer for part in (model.encoder, model.projector) for layer in part._flatten_layers()]
+    layers = [layer for part in (model.encoder, model.projector) for layer in keras_internals.flat_layers(part)]
     settings = {
         "optimizer": class_of(optimizer),
         "optimizer_config": config,
         "model": {
-            **{name: _serialized(getattr(model, name)) for name in _OF_THE_MODEL if hasattr(model, name)},
+            **{name: value for name, value in model.get_config().items() if name not in _NOT_SETTINGS},
             "dtype": sorted({layer.dtype_policy.name for layer in layers}),
         },
     }

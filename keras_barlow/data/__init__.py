@@ -3,7 +3,7 @@
 from keras_barlow.data.decoding import Decoder
 from keras_barlow.data.digits import digits
 from keras_barlow.data.images import ArrayImages, Images
-from keras_barlow.data.loading import every_image, inference_size, load
+from keras_barlow.data.loader import every_image, inference_size, load
 from keras_barlow.data.order import Batches, check_repeatable, continued, fills_epochs, order_of
 from keras_barlow.data.scenes import Scenes, scenes
 

@@ -6,7 +6,7 @@ from keras_barlow.distribution.replicas import (
     own_rows,
     replica_count,
     row_counts,
-    rows_in_turn,
+    rows_after,
     sum_on_first_replica,
     sum_over_replicas,
 )
@@ -39,7 +39,7 @@ __all__ = [
     "own_rows",
     "replica_count",
     "row_counts",
-    "rows_in_turn",
+    "rows_after",
     "sum_on_first_replica",
     "sum_over_replicas",
     "worker_count",

@@ -124,7 +124,7 @@ def own_rows(count):
     return tf.reduce_sum(counts[: context.replica_id_in_sync_group]), tf.reduce_sum(counts)
 
 
-def rows_in_turn(tensors, start, count, after):
+def rows_after(tensors, start, count, after):
     """Some rows of tensors, not before other tensors are there: a graph would do all its micro-batches at once.
 
     The wait is one of data. `tf.control_dependencies` would say it better, but TensorFlow's optimizer of such

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_barlow import augmentations, data, labels
+from keras_barlow import augmentations, data, labels, networks
 from keras_barlow.encoders import stage_outputs
 from keras_barlow.evaluation.features import check_images
 from keras_barlow.evaluation.linear import check_targets
@@ -207,8 +207,7 @@ def fine_tune(
         )
     if fraction is not None:
         train = train.take(rows_of_each_class(train.labels, fraction, kwargs.get("seed", 0)))
-    trained = keras.models.clone_model(encoder)
-    trained.set_weights(encoder.get_weights())
+    trained = networks.copied(encoder, encoder.input_shape)
     settings = {"learning_rate": learning_rate, "encoder_rate": encoder_rate, **kwargs}
     results = train_heads(trained, train, test, epochs, batch_size=min(batch_size, len(train)), **settings)[0]
     return {**results, "images": len(train)}

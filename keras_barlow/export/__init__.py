@@ -1,9 +1,9 @@
 """The encoder for others: SavedModel, ONNX, LiteRT, a model card, and the way to the hubs."""
 
+from keras_barlow.export.classifier import Classifier, knn_head, linear_head
 from keras_barlow.export.formats import FORMATS, save_encoder
-from keras_barlow.export.heads import Classifier, knn_head, linear_head
-from keras_barlow.export.loading import load_encoder
 from keras_barlow.export.publishing import to_huggingface, to_kaggle
+from keras_barlow.export.reading import load_encoder
 
 __all__ = [
     "Classifier",

@@ -9,10 +9,10 @@ import warnings
 import keras
 import tensorflow as tf
 
-from keras_barlow import networks
+from keras_barlow import keras_internals, networks
 from keras_barlow.export import saved_model
 from keras_barlow.export.card import model_card
-from keras_barlow.export.heads import check_classifier
+from keras_barlow.export.classifier import check_classifier
 from keras_barlow.export.writing import check_folder, local_path, whole_file, whole_folder
 
 FORMATS = ("saved_model", "onnx", "litert")
@@ -164,7 +164,7 @@ def _on_255(images):
 @contextlib.contextmanager
 def _in_float32(encoder):
     """Computes without mixed precision, which the other formats do not have, in nested models too."""
-    layers = [layer for layer in encoder._flatten_layers() if layer.compute_dtype in _HALF]
+    layers = [layer for layer in keras_internals.flat_layers(encoder) if layer.compute_dtype in _HALF]
     policies = [layer.dtype_policy for layer in layers]
     try:
         for layer in layers:

@@ -1,0 +1,248 @@
+"""`load`: the images of a folder, an archive, a NumPy file or a TFDS data set, for training and for testing."""
+
+import numpy as np
+from absl import logging
+
+from keras_barlow.data import splits
+from keras_barlow.data.decoding import Decoder
+from keras_barlow.data.files import Archive, Folder
+from keras_barlow.data.images import ArrayImages, FileImages
+from keras_barlow.data.names import LeftOut, printable, user_path
+from keras_barlow.data.npz import read_npz
+from keras_barlow.data.tfds import RecordImages, prepared_builder
+
+_HELD_OUT = 0.1
+# Read before anything else is done, so that a folder of broken files does not fail after an hour.
+_TRIED_FIRST = 16
+
+
+def load(
+    data_dir,
+    image_size,
+    dataset=None,
+    train_split=None,
+    test_split=None,
+    train_per_class=None,
+    test_per_class=None,
+    labels=True,
+    skip_corrupt=False,
+    download=False,
+    memory_limit=2**28,
+    seed=0,
+):
+    """The images to train on and, if there are labels, the images to test on.
+
+    | `data_dir` | taken as |
+    |---|---|
+    | a folder | image files (JPEG, PNG, WebP, BMP, TIFF, GIF), in sub-folders by class if they have labels |
+    | a `.zip` file | the same, read in place |
+    | a `.npz` file | arrays `images`, `labels`; or `x_train`, `y_train`, `x_test`, `y_test`; or `train_images`, ... |
+    | with `dataset` | the folder of prepared TFDS data sets; None for TFDS' own |
+
+    A folder or an archive may hold `train/` and `test/` (or `val/`), and `unlabeled/`, whose images are trained on with
+    `labels=False`; see `splits.find_splits`. Where labelled images have no test split, a tenth of each class is held
+    out. A warning counts and names what is left out: files of other formats, folders without an image, splits that
+    are not used. Every image becomes upright RGB, its short side is resized to `image_size` and
+    the centre cut out. Collections up to `memory_limit` are read at once and kept as uint8; larger ones stream from
+    disk, in constant memory.
+
+    Images with several labels come from an `.npz` file whose labels are `(n, classes)`, of 1, 0 and -1 (does not
+    count), or from a TFDS data set with a list of classes named `labels`, such as `"voc/2007"`, whose difficult
+    objects do not count.
+
+    Args:
+        data_dir: Path, see above; `~` is the user's home.
+        image_size: Side of the images, in pixels.
+        dataset: Name of a TFDS data set, such as `"imagenette/160px"`.
+        train_split: TFDS split to train on, with an optional slice; `"train"` by default.
+        test_split: TFDS split to test on. Where neither split is given: `"test"`, or `"validation"`, or a tenth of
+            `"train"`.
+        train_per_class: Only the first so many training images of each class, by file name; None for all.
+        test_per_class: The same for testing.
+        labels: False to ignore classes: nothing can be evaluated then.
+        skip_corrupt: True to leave unreadable files out, with a count; every file is read once for that. By
+            default such a file is an error that names it.
+        download: True to let TFDS download a data set that is not on disk.
+        memory_limit: In bytes.
+        seed: Of what is held out.
+
+    Returns:
+        The pair `(train, test)` of `Images`; test is None without labels.
+
+    Raises:
+        ValueError: If there is nothing to read, or what there is cannot serve; the message has the remedy.
+
+    Example:
+
+    >>> import os, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> path = os.path.join(folder, "photos.npz")
+    >>> np.savez(path, images=np.zeros((20, 9, 9, 3), "uint8"), labels=np.arange(20) % 2)
+    >>> train, test = load(path, image_size=8)
+    >>> len(train), len(test), train.array.shape
+    (18, 2, (18, 8, 8, 3))
+    """
+    if dataset is None and (train_split or test_split):
+        raise ValueError(
+            "train_split and test_split are for TFDS data sets; a folder has its splits as sub-folders train/ and "
+            f"test/. Received: train_split={train_split!r}, test_split={test_split!r}, dataset=None."
+        )
+    decoder, left_out = Decoder(image_size), LeftOut()
+    if dataset is not None:
+        source = dataset
+        data_dir = None if data_dir is None else user_path(data_dir)
+        train, test = _records(dataset, data_dir, train_split, test_split, decoder, labels, download)
+    else:
+        path = user_path(data_dir)
+        source = printable(path)
+        if path.suffix.lower() == ".npz" and _checked_path(path).is_file():
+            train, test = read_npz(path, decoder, labels, left_out)
+        else:
+            train, test = _files(path, decoder, labels, skip_corrupt, left_out)
+        if left_out:
+            logging.warning("Left out of %s: %s", source, left_out)
+    train, test = _first(train, train_per_class, source), _first(test, test_per_class, source)
+    if len(train) < 2:
+        raise ValueError(
+            "There must be at least 2 images to train on: the loss compares features over a batch. "
+            f"Received: {len(train)} in {source}."
+        )
+    if isinstance(train, FileImages):
+        train.sample(_TRIED_FIRST)
+    if not isinstance(train, RecordImages) and train.labels is not None:
+        several = train.labels.ndim == 2
+        if not several:
+            splits.check_classes(train.labels, train.class_names, source)
+        if test is None:
+            # Images with several labels are of no one class.
+            kept, held = splits.hold_out(np.zeros(len(train)) if several else train.labels, _HELD_OUT, seed)
+            train, test = train.take(kept), train.take(held)
+            logging.info("There is no test split: %d of %d images are held out.", len(held), len(held) + len(kept))
+    if train.class_names is None:
+        test = None
+    return _kept(train, memory_limit), _kept(test, memory_limit)
+
+
+def every_image(data_dir, image_size, skip_corrupt=False):
+    """Every image file of a folder or archive by its name, whatever folders it is in, read when it is needed.
+
+    Args:
+        data_dir: Folder or `.zip` file.
+        image_size: Side of the images, in pixels; see `load`.
+        skip_corrupt: True to leave unreadable files out, with a count. Otherwise the first is an error that names it.
+
+    Returns:
+        `FileImages`, with `names` and without labels.
+
+    Raises:
+        ValueError: If there is no image.
+    """
+    path = user_path(data_dir)
+    files = _opened(path)
+    if files.left_out:
+        logging.warning("Left out of %s: %s", printable(path), files.left_out)
+    images = FileImages(files, splits.Split(files.names, None, None), Decoder(image_size))
+    return _readable(images, path) if skip_corrupt else images
+
+
+def inference_size(size):
+    """The side to which an image is brought before the centre of `size` pixels is cut out.
+
+    Args:
+        size: Side of an encoder's images, in pixels.
+
+    Returns:
+        256 for 224, as the field has it, and in proportion; up to 64 pixels the size itself.
+
+    Example:
+
+    >>> inference_size(224), inference_size(32)
+    (256, 32)
+    """
+    return round(size * 8 / 7) if size > 64 else size
+
+
+def _checked_path(path):
+    """The path, if it is a folder or a file: others may never end."""
+    try:
+        if path.is_dir() or path.is_file():
+            return path
+        what = "neither a file nor a folder" if path.exists() or path.is_symlink() else "no such folder or file"
+    except OSError as error:
+        what = error.strerror
+    raise ValueError(f"The images must be in a folder, a .zip or a .npz file. Received: {printable(path)}, {what}.")
+
+
+def _opened(path):
+    return Folder(path) if _checked_path(path).is_dir() else Archive(path)
+
+
+def _readable(images, source):
+    images, errors = images.readable()
+    if errors:
+        logging.warning("%d of %d files cannot be read and are left out:", len(errors), len(images) + len(errors))
+        for error in errors[:10]:
+            logging.warning("  %s", error.split("Received: ")[1].split(" Delete")[0])
+    if not len(images):
+        raise ValueError(
+            f"There must be a readable image. Received: {printable(source)}, whose {len(errors)} files are none."
+        )
+    return images
+
+
+def _files(path, decoder, labels, skip_corrupt, left_out):
+    files = _opened(path)
+    left_out.update(files.left_out)
+    pair = splits.find_splits(files.names, printable(path), labels, left_out, files.folders)
+    pair = [split and FileImages(files, split, decoder) for split in pair]
+    return [images and _readable(images, path) for images in pair] if skip_corrupt else pair
+
+
+def _records(dataset, data_dir, train_split, test_split, decoder, labels, download):
+    builder = prepared_builder(dataset, data_dir, download)
+    if train_split is None and test_split is None:
+        train_split = "train"
+        test_split = _test_split(builder, decoder, labels)
+        if test_split is None and RecordImages(builder, train_split, decoder, labels).class_names is not None:
+            train_split, test_split = "train[:90%]", "train[90%:]"
+            logging.info("There is no test split: the last tenth of the examples is held out.")
+    pair = [split and RecordImages(builder, split, decoder, labels) for split in (train_split or "train", test_split)]
+    for images in filter(None, pair):
+        images.check_first_labels()
+    return pair
+
+
+def _test_split(builder, decoder, labels):
+    """The first split to test on whose examples have labels: those of ImageNet's test split are secret."""
+    for split in ("test", "validation"):
+        if split in builder.info.splits:
+            numbers = RecordImages(builder, split, decoder, labels).first_labels()
+            if numbers is None or len(numbers) == 0 or numbers.min() >= 0:
+                return split
+            logging.warning("The examples of %s, %s have no labels and are left out.", builder.info.name, split)
+    return None
+
+
+def _first(images, per_class, source):
+    if images is None or per_class is None:
+        return images
+    if images.class_names is None:
+        raise ValueError(
+            f"train_per_class and test_per_class need classes. Received: {source}, which has none. Leave them out "
+            "(--train_per_class=0 --test_per_class=0 where a recipe sets them)."
+        )
+    if isinstance(images, RecordImages):
+        images = images.in_memory()
+    if images.labels.ndim == 2:
+        raise ValueError(
+            "train_per_class and test_per_class need one class for each image. "
+            f"Received: {source}, whose images have several labels. Leave them out."
+        )
+    return images.take(splits.first_of_each_class(images.labels, per_class))
+
+
+def _kept(images, memory_limit):
+    """In memory, if there is room."""
+    if images is None or isinstance(images, ArrayImages):
+        return images
+    return images.in_memory() if 3 * images.image_size**2 * len(images) <= memory_limit else images

@@ -1,0 +1,68 @@
+"""Standardization of images, the first layer of every encoder."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_barlow import image_scale
+
+
+@keras.saving.register_keras_serializable(package="keras_barlow")
+class Standardize(keras.layers.Layer):
+    """Standardises images on 0..255: `(x - 255 mean) / (255 deviation)`, channel by channel.
+
+    The first layer of every encoder here, so that training, `predict` and the export cannot disagree about
+    the scale. It computes in float32 also under a mixed policy: bfloat16 would round 254.6 to 255 first.
+
+    Args:
+        mean: One float, or one per channel, on [0, 1].
+        deviation: The same, positive.
+        **kwargs: Those of `keras.layers.Layer`.
+
+    Call arguments:
+        images: uint8 or float tensor `(..., channels)` on 0..255.
+
+    Returns:
+        Tensor of the same shape in the layer's compute dtype.
+
+    Raises:
+        ValueError: If a deviation is not positive, or the images have another number of channels than `mean` or
+            `deviation`.
+
+    Example:
+
+    >>> layer = Standardize(mean=0.5, deviation=0.25)
+    >>> np.asarray(layer(np.full((1, 1, 1, 3), 255.0))).tolist()
+    [[[[2.0, 2.0, 2.0]]]]
+    """
+
+    def __init__(self, mean, deviation, **kwargs):
+        kwargs.setdefault("autocast", False)
+        super().__init__(**kwargs)
+        self.mean = tuple(np.atleast_1d(mean).astype(float).tolist())
+        self.deviation = tuple(np.atleast_1d(deviation).astype(float).tolist())
+        if not min(self.deviation) > 0:
+            raise ValueError(f"`deviation` must be positive. Received: deviation={deviation}")
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        for name in ("mean", "deviation"):
+            count = len(getattr(self, name))
+            if channels is not None and count not in (1, channels):
+                raise ValueError(
+                    f"`{name}` must be one number, or one per channel of images (..., channels). Received: {count} for "
+                    f"{channels} channels. Pass {name} with 1 or {channels} numbers, or put the channels last."
+                )
+
+    def call(self, images):
+        image_scale.tell_scale(images)
+        images = ops.cast(images, "float32")
+        mean = 255.0 * np.array(self.mean, "float32")
+        deviation = 255.0 * np.array(self.deviation, "float32")
+        return ops.cast((images - mean) / deviation, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "mean": self.mean, "deviation": self.deviation}

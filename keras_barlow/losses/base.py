@@ -1,0 +1,125 @@
+"""The contract of a loss: the terms of the whole batch, and the exact gradient of this replica's rows."""
+
+import inspect
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_barlow import distribution
+
+
+class Loss:
+    """Base class of losses that are functions of the embeddings of the whole batch.
+
+    A subclass writes `terms`, the paper's equation for the embeddings of the whole batch, and lists the names of its
+    terms in `log_names`. It never mentions devices: `value_and_gradient` gathers the rows of all replicas and
+    differentiates `terms` on each of them. A subclass may override it with a cheaper form of the same numbers.
+
+    Attributes:
+        log_names: Names of the terms, `"loss"` first. They become the logs of `fit`.
+
+    Example:
+
+    >>> class Distance(Loss):
+    ...     "Mean squared distance of two views."
+    ...     def terms(self, z_a, z_b):
+    ...         return {"loss": ops.mean(ops.sum(ops.square(z_a - z_b), axis=1))}
+    >>> z = keras.random.normal((8, 4), seed=0)
+    >>> float(Distance()(z, z))
+    0.0
+    """
+
+    log_names = ("loss",)
+
+    def terms(self, *z):
+        """The terms of the loss.
+
+        Args:
+            *z: Float tensors `(N, D)`: the embeddings of the whole batch, one tensor per view.
+
+        Returns:
+            Dictionary of scalars with the keys `log_names`. `"loss"` is what is minimized.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `terms(*z)`.")
+
+    def value_and_gradient(self, *z, total_rows=None):
+        """The terms of the global batch, and the exact gradient with respect to this replica's rows.
+
+        Under a strategy, inside `strategy.run`, the terms are the same on every replica. The gradients of the weights
+        must be SUMMED over replicas (Keras' optimizers do so), and nothing is divided by the number of replicas.
+        Replicas may have different numbers of rows, or none.
+
+        Args:
+            *z: Float tensors `(n, D)`: the embeddings of this replica's rows, one tensor per view.
+            total_rows: Number of rows of the global batch as a Python integer, the same on every replica; None if
+                unknown. A loss may choose a cheaper computation with it.
+
+        Returns:
+            The tuple `(terms, *gradients)`: a dictionary of scalars, and one gradient per tensor of `z`, of its shape,
+            in float32 (float64 for float64 embeddings).
+        """
+        z = self.checked(*z)
+        count = ops.shape(z[0])[0]
+        every_row, first = list(z), 0
+        if distribution.replica_count() > 1:
+            first, _ = distribution.own_rows(count)
+            every_row = [distribution.gather_rows(embeddings) for embeddings in z]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(every_row)
+            terms = self.terms(*every_row)
+        gradients = tape.gradient(terms["loss"], every_row, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return terms, *(gradient[first : first + count] for gradient in gradients)
+
+    def __call__(self, *z):
+        """The loss as a scalar that can be differentiated once.
+
+        Args:
+            *z: As for `value_and_gradient`.
+
+        Returns:
+            A scalar.
+        """
+
+        @ops.custom_gradient
+        def loss(*z):
+            terms, *gradients = self.value_and_gradient(*z)
+
+            def gradient(*arguments, upstream=None):
+                # JAX and TensorFlow pass the upstream gradient positionally, PyTorch by name.
+                upstream = arguments[-1] if upstream is None else upstream
+                return tuple(upstream * gradient for gradient in gradients)
+
+            return terms["loss"], gradient
+
+        return loss(*self.checked(*z))
+
+    def checked(self, *z):
+        """The embeddings in full precision.
+
+        Args:
+            *z: Float tensors `(n, D)`.
+
+        Returns:
+            Tuple of float32 tensors; float64 if one of them is float64.
+
+        Raises:
+            ValueError: If their shapes differ, or are not of rank 2.
+        """
+        z = [ops.convert_to_tensor(embeddings) for embeddings in z]
+        shapes = [tuple(embeddings.shape) for embeddings in z]
+        if any(len(shape) != 2 for shape in shapes) or len(set(shapes)) > 1:
+            raise ValueError(
+                "The embeddings of all views must have one shape (batch, features). "
+                f"Received shapes: {', '.join(map(str, shapes))}"
+            )
+        dtype = keras.backend.result_type(*(embeddings.dtype for embeddings in z), "float32")
+        return tuple(ops.cast(embeddings, dtype) for embeddings in z)
+
+    def get_config(self):
+        names = inspect.signature(type(self)).parameters
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)

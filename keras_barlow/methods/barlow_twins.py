@@ -1,0 +1,91 @@
+"""Barlow Twins: the cross-correlation of the embeddings of two views becomes the identity."""
+
+import keras
+from keras import ops
+
+from keras_barlow import losses, networks
+from keras_barlow.pretraining import JointEmbedding, momentum
+
+
+@keras.saving.register_keras_serializable(package="keras_barlow")
+class BarlowTwins(JointEmbedding):
+    """Barlow Twins pre-training as a `keras.Model`.
+
+    Logs: `loss`, `invariance` (sum of (1 - C_ii)^2) and `redundancy` (sum of C_ij^2 off the diagonal, without its
+    weight). `predictor`, `stop_gradient` and `moving_average` are the ablations of the paper's Table 6.
+
+    Args:
+        encoder: Built `keras.Model` from images on 0..255 to features.
+        projector: Layer from features to embeddings. The paper: `Projector((8192, 8192, 8192))`.
+        views: Layer that draws two views of each image, `views.barlow_twins(image_size)`. None if the data are pairs.
+        loss: `losses.BarlowTwinsLoss`; None for its defaults.
+        accumulation_steps: Number of micro-batches per batch, see `JointEmbedding`.
+        skip_nonfinite: Whether to skip steps whose loss or gradient is not finite, see `JointEmbedding`.
+        predictor: Layer from embeddings to embeddings of the same width that is applied to view A only, such as
+            `Projector((D, D))`. None disables it.
+        stop_gradient: Whether to block the gradient of view B.
+        moving_average: Momentum m in [0, 1): view B goes through a copy of encoder and projector that follows them,
+            `t <- m t + (1 - m) w` after every step, and gives no gradient. None disables it.
+        **kwargs: Arguments of `keras.Model`.
+
+    Raises:
+        ValueError: If the encoder is not built, a layer does not fit, or the momentum is outside [0, 1).
+
+    Example:
+
+    >>> import numpy as np, keras_barlow as kb
+    >>> model = BarlowTwins(
+    ...     kb.encoders.resnet((1,), input_shape=(16, 16, 3), stem="small", width=8),
+    ...     projector=kb.Projector((16, 16)),
+    ...     views=kb.views.barlow_twins(image_size=16),
+    ... )
+    >>> model.compile(optimizer=keras.optimizers.Adam(1e-3))
+    >>> images = np.random.default_rng(0).integers(0, 256, (8, 20, 20, 3), dtype="uint8")
+    >>> history = model.fit(images, batch_size=4, epochs=1, verbose=0)
+    >>> sorted(history.history)
+    ['invariance', 'loss', 'redundancy']
+
+    References:
+        Zbontar et al.: Barlow Twins, ICML 2021, https://arxiv.org/abs/2103.03230
+    """
+
+    def __init__(
+        self,
+        encoder,
+        projector,
+        views=None,
+        loss=None,
+        accumulation_steps=1,
+        skip_nonfinite=False,
+        predictor=None,
+        stop_gradient=False,
+        moving_average=None,
+        **kwargs,
+    ):
+        loss = losses.BarlowTwinsLoss() if loss is None else loss
+        super().__init__(encoder, projector, views, loss, accumulation_steps, skip_nonfinite, **kwargs)
+        self.predictor = networks.checked_predictor(predictor, self.embedding_shape)
+        self.stop_gradient = stop_gradient
+        self.moving_average = moving_average
+        self.target = None
+        if moving_average is not None:
+            momentum.checked_momentum(moving_average, "moving_average")
+            shapes = self.encoder.input_shape, self.encoder.output_shape
+            self.target = [momentum.slow_copy(*pair) for pair in zip((encoder, projector), shapes, strict=True)]
+
+    def embeddings(self, views, training):
+        view_a, view_b = views
+        z_a = self.project(view_a, training=training)
+        if self.predictor is not None:
+            z_a = self.forward(self.predictor, z_a, training=training)
+        if self.target is None:
+            z_b = self.project(view_b, training=training)
+            return z_a, ops.stop_gradient(z_b) if self.stop_gradient else z_b
+        encoder, projector = self.target
+        z_b = projector(encoder(view_b, training=training), training=training)
+        return z_a, ops.stop_gradient(z_b)
+
+    def after_step(self):
+        if self.target is not None:
+            for slow, network in zip(self.target, (self.encoder, self.projector), strict=True):
+                momentum.follow(slow, network, self.moving_average)

@@ -1,0 +1,189 @@
+"""What may be passed to `fit`, `evaluate` and `predict`, and what Keras gets for it. What cannot be used is refused."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_barlow import data, image_scale
+from keras_barlow.pretraining import batch_views, checks
+
+_DEFAULT_BATCH = 32
+
+
+def fit_arguments(model, arguments):
+    """The arguments of `fit` with collections of images made into batches.
+
+    Args:
+        model: `JointEmbedding`.
+        arguments: Those of `fit`, by name.
+
+    Returns:
+        A new dictionary, whose `x` is an array, `data.Batches`, a `tf.data.Dataset` or what else Keras takes.
+
+    Raises:
+        ValueError: If an argument cannot be used, or what is known already shows that a step would fail.
+    """
+    arguments = dict(arguments)
+    for name in ("sample_weight", "class_weight"):
+        _refuse(arguments, name, "The loss correlates features over the whole batch, so that every image counts alike.")
+    x, batch_size = arguments["x"], arguments.get("batch_size")
+    if isinstance(x, data.Images):
+        _refuse(arguments, "validation_split", "Collections of images have their own test split.", _VALIDATION)
+        shuffle = arguments.pop("shuffle", True)
+        arguments["x"] = x.batches(batch_size or _DEFAULT_BATCH) if shuffle else _in_order(x, batch_size)
+        arguments["batch_size"] = None
+    elif isinstance(x, data.Batches):
+        _check_batches(x, arguments)
+        arguments["batch_size"] = None
+    elif isinstance(x, tf.data.Dataset):
+        _refuse(arguments, "batch_size", "A dataset has batches already.", "Use dataset.batch(batch_size).")
+        arguments["x"] = _checked_dataset(model, x)
+    else:
+        _check_array(model, x, batch_size, arguments.get("validation_split", 0.0), arguments.get("steps_per_epoch"))
+    if arguments.get("validation_data") is not None:
+        size = arguments.get("validation_batch_size") or batch_size
+        arguments["validation_data"] = _validation(model, arguments["validation_data"], size)
+    return arguments
+
+
+def evaluate_arguments(model, arguments):
+    """The arguments of `evaluate`; see `fit_arguments`.
+
+    Args:
+        model: `JointEmbedding`.
+        arguments: Those of `evaluate`, by name.
+
+    Returns:
+        A new dictionary.
+
+    Raises:
+        ValueError: As `fit_arguments`.
+    """
+    arguments = dict(arguments)
+    _refuse(arguments, "sample_weight", "The loss correlates features over the whole batch: every image counts alike.")
+    x, batch_size = arguments["x"], arguments.get("batch_size")
+    if isinstance(x, (data.Images, data.Batches)):
+        arguments["x"], arguments["batch_size"] = _evaluated(x, batch_size), None
+    elif isinstance(x, tf.data.Dataset):
+        arguments["x"] = _checked_dataset(model, x)
+    else:
+        _check_array(model, x, batch_size, training=False)
+    return arguments
+
+
+def predict_arguments(arguments):
+    """The arguments of `predict`: images in their order.
+
+    Args:
+        arguments: Those of `predict`, by name.
+
+    Returns:
+        A new dictionary.
+
+    Raises:
+        ValueError: For `data.Batches`, which are in a random order.
+    """
+    arguments = dict(arguments)
+    x = arguments["x"]
+    if isinstance(x, data.Batches):
+        raise ValueError(
+            "`predict` gives a row for each image in order. Received: Batches, which are shuffled and leave out the "
+            "incomplete one. Pass the images themselves, predict(images)."
+        )
+    if isinstance(x, data.Images):
+        arguments["x"] = x.in_order(arguments.get("batch_size") or _DEFAULT_BATCH)
+        arguments["batch_size"] = None
+    elif isinstance(x, tf.data.Dataset):
+        arguments["x"] = image_scale.telling(x)
+    else:
+        image_scale.tell_scale(image_scale.first_images(x))
+    return arguments
+
+
+_VALIDATION = "Use train, test = keras_barlow.data.load(...) and validation_data=test."
+
+
+def _refuse(arguments, name, rule, remedy="Leave it out."):
+    value = arguments.get(name)
+    if value is not None and not (name == "validation_split" and not value):
+        shown = type(value).__name__ if isinstance(value, (dict, np.ndarray, tf.Tensor)) else value
+        raise ValueError(f"{rule} Received: {name}={shown}. {remedy}")
+
+
+def _check_batches(batches, arguments):
+    """Batches have their size, their number and their order already."""
+    for name, own in (("batch_size", batches.batch_size), ("steps_per_epoch", len(batches))):
+        value = arguments.get(name)
+        if value is not None and value != own:
+            raise ValueError(
+                f"Batches have their own `{name}`, {own}. Received: {name}={value}. Leave it out, or make others with "
+                "images.batches(batch_size); images.take(rows) has fewer images."
+            )
+    _refuse(arguments, "validation_split", "Batches cannot be split.", _VALIDATION)
+    if arguments.get("shuffle") is False:
+        raise ValueError(
+            "Batches are shuffled by their seed. Received: shuffle=False. Use fit(images, shuffle=False), or leave "
+            "shuffle out."
+        )
+
+
+def _validation(model, x, batch_size):
+    """Validation data as Keras takes it."""
+    if isinstance(x, (tuple, list)) and len(x) and isinstance(x[0], (data.Images, data.Batches)):
+        x = x[0]
+    if isinstance(x, (data.Images, data.Batches)):
+        return _evaluated(x, batch_size)
+    if isinstance(x, tf.data.Dataset):
+        return _checked_dataset(model, x)
+    if isinstance(x, (tuple, list)) and len(x) > 2 and x[2] is not None:
+        raise ValueError(
+            "The loss correlates features over the whole batch, so that every image counts alike. Received: "
+            "validation_data with sample weights. Leave them out."
+        )
+    _check_array(model, x[0] if isinstance(x, (tuple, list)) and len(x) else x, batch_size, training=False)
+    return x
+
+
+def _evaluated(x, batch_size):
+    if isinstance(x, data.Batches):
+        if batch_size not in (None, x.batch_size):
+            raise ValueError(
+                f"Batches have their own `batch_size`, {x.batch_size}. Received: batch_size={batch_size}. Pass the "
+                "images themselves, or leave it out."
+            )
+        return x.epoch(0)
+    return _in_order(x, batch_size)
+
+
+def _in_order(images, batch_size):
+    batch_size = batch_size or _DEFAULT_BATCH
+    checks.check_rows(len(images), batch_size)
+    return images.in_order(batch_size)
+
+
+def _checked_dataset(model, dataset):
+    """What its specification shows is checked now, and its first batch is looked at when it comes."""
+    x = checks.unpacked_images(dataset.element_spec)
+    _check_images(model, x)
+    return image_scale.telling(dataset)
+
+
+def _check_array(model, x, batch_size, validation_split=0.0, steps_per_epoch=None, training=True):
+    if not _is_array(x):
+        return
+    _check_images(model, x)
+    image_scale.tell_scale(image_scale.first_images(x))
+    if steps_per_epoch is None:
+        checks.check_last_batch(x, batch_size, validation_split, model if training else None)
+
+
+def _check_images(model, x):
+    if model.views is None:
+        checks.checked_pair(x, model.encoder)
+    else:
+        batch_views.images_of(x, model.views, model.encoder)
+
+
+def _is_array(x):
+    """Whether it is an array or a nest of arrays, and no generator, `PyDataset` or loader of another library."""
+    parts = tf.nest.flatten(x)
+    return bool(parts) and all(hasattr(part, "shape") and hasattr(part, "dtype") for part in parts)

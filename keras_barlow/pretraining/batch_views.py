@@ -1,0 +1,89 @@
+"""From a batch of the data to the views that a step embeds."""
+
+import tensorflow as tf
+from keras import ops
+
+from keras_barlow import views as view_policies
+from keras_barlow.pretraining import checks, tensorflow_step
+
+
+def images_of(x, views, encoder):
+    """The images of a batch, checked.
+
+    Args:
+        x: What the data holds besides labels.
+        views: Layer that draws the views.
+        encoder: Built `keras.Model`.
+
+    Returns:
+        Tensor `(batch, height, width, channels)`; a pair of crops where the views leave the crop out.
+
+    Raises:
+        ValueError: If the views cannot be drawn from it.
+    """
+    return checks.checked_images(x, encoder, crops=getattr(views, "takes_crops", False))
+
+
+def draw(data, views, encoder, step):
+    """The views of a batch: drawn from its images, or the pair that it holds.
+
+    Args:
+        data: Batch as `fit` gets it, with or without labels.
+        views: Layer that draws the views, or None.
+        encoder: Built `keras.Model`.
+        step: Scalar integer: which row of the table of random numbers to take.
+
+    Returns:
+        Tuple of float tensors `(batch, height, width, channels)`.
+
+    Raises:
+        ValueError: If the batch has another structure, or the views another size than the encoder takes.
+    """
+    x = checks.unpacked_images(data)
+    if views is None:
+        drawn = _checked(checks.checked_pair(x, encoder), encoder)
+    else:
+        drawn = _checked(view_policies.drawn(views, images_of(x, views, encoder), step), encoder)
+    return checks.checked_rows(drawn[0]), *drawn[1:]
+
+
+def micro_batches(data, views, encoder, step, count, networks):
+    """Splits a batch into micro-batches, whose views are computed only when they are asked for.
+
+    Args:
+        data: See `draw`.
+        views: See `draw`.
+        encoder: See `draw`.
+        step: See `draw`.
+        count: Number of micro-batches.
+        networks: List of the networks that the step calls in training mode.
+
+    Returns:
+        A list of functions, see `tensorflow_step.micro_batches`.
+
+    Raises:
+        ValueError: As `draw`, and if a micro-batch would have too few images.
+    """
+    x = checks.unpacked_images(data)
+    if views is None:
+        tensors, images = checks.checked_pair(x, encoder), ()
+
+        def views_of(rows):
+            return _checked(rows, encoder)
+    else:
+        images = tf.nest.flatten(images_of(x, views, encoder))
+        tensors = [*images, *views.draw(ops.shape(images[0])[0], step)]
+
+        def views_of(rows):
+            crops, tables = rows[: len(images)], rows[len(images) :]
+            return _checked(views.apply(crops if len(crops) > 1 else crops[0], tables), encoder)
+
+    tensors = [checks.checked_rows(tensors[0]), *tensors[1:]]
+    tensors = checks.checked_micro_batches(tensors, count, networks)
+    return tensorflow_step.micro_batches(tensors, count, views_of)
+
+
+def _checked(views, encoder):
+    checks.check_shapes(*views)
+    checks.check_view_shape(views[0], encoder)
+    return tuple(views)

@@ -1,0 +1,306 @@
+"""The model that every method derives from: networks, views and a loss over the global batch."""
+
+import functools
+import inspect
+
+import keras
+import tensorflow as tf
+
+from keras_barlow import distribution, image_scale, keras_internals, losses, networks
+from keras_barlow.pretraining import arguments, batch_views, checks, fit, penalties, tensorflow_step
+
+# Validation draws its views from this step of the table, one that training never takes.
+_VALIDATION_STEP = -1
+
+
+class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, keras.Model):
+    """Base class of methods that compare the embeddings of several views of an image.
+
+    A method defines `embeddings`, and `after_step` if it has copies or queues to move; see `methods`. It inherits an
+    exact training step on any number of replicas and micro-batches, resume, checks and export.
+
+    `fit` trains encoder and projector on random views of each image; labels in the data never reach the loss.
+    `model(images)` and `predict` return the encoder's representation, `project` the embedding. `evaluate` returns the
+    loss of random views drawn from a fixed key, in inference mode. The logs are the terms of the loss.
+
+    Under a `tf.distribute` strategy, create the model in `strategy.scope()`; the batch size is the global one
+    and the step is that of one device on the global batch (see `distribution`).
+
+    Args:
+        encoder: Built `keras.Model` from images on 0..255, `(batch, height, width, channels)`, to features
+            `(batch, features)`.
+        projector: Keras layer or model from features to embeddings `(batch, D)`, such as `Projector(widths)`.
+        views: Layer that returns the views of a batch of images, such as `views.barlow_twins(...)` or
+            `views.Views(...)`. None if the data holds pairs of views already.
+        loss: `losses.Loss` of the embeddings.
+        accumulation_steps: Number of micro-batches, K. A batch is trained in K parts, one at a time in memory, with
+            exactly the loss and the gradient of the whole batch, at the cost of a second forward pass. Batch
+            normalization uses the moments of each micro-batch; a network without it is trained as if K were 1.
+        skip_nonfinite: Whether to skip a step whose loss or gradient is NaN or infinite on any replica: weights,
+            statistics and optimizer stay as they were, and the log `skipped` counts it. By default such a step ends
+            `fit` with an error.
+        **kwargs: Arguments of `keras.Model`.
+
+    Attributes:
+        embedding_shape: `(None, D)`.
+
+    Call arguments:
+        images: uint8 or float tensor `(batch, height, width, channels)` on 0..255.
+        training: Python boolean.
+
+    Returns:
+        Features `(batch, features)`.
+
+    Raises:
+        ValueError: If the encoder is not built or does not return features of rank 2, or the loss is of another class.
+    """
+
+    def __init__(self, encoder, projector, views, loss, accumulation_steps=1, skip_nonfinite=False, **kwargs):
+        kwargs.setdefault("autocast", False)
+        super().__init__(**kwargs)
+        self.encoder = encoder = networks.checked_encoder(encoder)
+        self.projector, self.embedding_shape = networks.built(projector, encoder.output_shape, "projector")
+        self.views = views
+        self.loss = checks.checked_loss(loss, losses.Loss)
+        if accumulation_steps < 1:
+            raise ValueError(
+                f"`accumulation_steps` must be at least 1. Received: accumulation_steps={accumulation_steps}"
+            )
+        if accumulation_steps > 1:
+            checks.check_views_repeat(views, encoder)
+        self.accumulation_steps = accumulation_steps
+        self.skip_nonfinite = skip_nonfinite
+        self._counter = tensorflow_step.BatchCounter()
+        self._recorder = penalties.Recorder()
+        self._trackers = [keras.metrics.Mean(name=name) for name in loss.log_names]
+        self._skipped = [keras.metrics.Sum(name="skipped")] if skip_nonfinite else []
+        self.built = True
+
+    def embeddings(self, views, training):
+        """The embeddings that the loss compares. Every method defines it.
+
+        Args:
+            views: Tuple of float tensors `(batch, height, width, channels)` on 0..255.
+            training: Python boolean.
+
+        Returns:
+            Tuple of float tensors `(batch, D)`, the arguments of the loss.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `embeddings(views, training)`.")
+
+    def after_step(self):
+        """Moves what follows the trained weights, such as momentum copies and queues. By default there is nothing."""
+
+    def forward(self, network, inputs, training):
+        """Calls a network that is trained. Its activity regularizers and `add_loss` terms enter the step's loss.
+
+        Args:
+            network: Keras layer or model.
+            inputs: Its inputs.
+            training: Python boolean.
+
+        Returns:
+            Its outputs.
+        """
+        return self._recorder.call(network, inputs, training)
+
+    def project(self, images, training=False):
+        """The projector's embeddings of images.
+
+        Args:
+            images: uint8 or float tensor `(batch, height, width, channels)` on 0..255.
+            training: Python boolean.
+
+        Returns:
+            Tensor `(batch, D)`.
+        """
+        return self.forward(self.projector, self.forward(self.encoder, images, training), training)
+
+    def call(self, images, training=None):
+        images = checks.image_of(images)
+        image_scale.tell_scale(images)
+        return self.encoder(images, training=training)
+
+    def compile(
+        self,
+        optimizer="rmsprop",
+        loss=None,
+        loss_weights=None,
+        metrics=None,
+        weighted_metrics=None,
+        run_eagerly=False,
+        steps_per_execution=1,
+        jit_compile="auto",
+        auto_scale_loss=True,
+    ):
+        """Configures training, as `keras.Model.compile` without a loss or metrics.
+
+        Args:
+            optimizer: Name or instance of a Keras optimizer.
+            loss: Refused: the loss is an argument of the constructor.
+            loss_weights: Refused.
+            metrics: Refused: there are no targets. Probes are callbacks (`callbacks.KNNProbe`).
+            weighted_metrics: Refused.
+            run_eagerly: See `keras.Model.compile`.
+            steps_per_execution: See `keras.Model.compile`.
+            jit_compile: `"auto"` compiles with XLA where that pays: on one accelerator, with views that XLA
+                can compile; not on the CPU.
+            auto_scale_loss: See `keras.Model.compile`.
+
+        Raises:
+            ValueError: If a loss or metrics are given, or an optimizer that needs one replica on several.
+        """
+        checks.check_no_targets(
+            loss=loss, loss_weights=loss_weights, metrics=metrics, weighted_metrics=weighted_metrics
+        )
+        if jit_compile == "auto" and not distribution.compiling_pays(self):
+            jit_compile = False
+        super().compile(
+            optimizer=optimizer,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+            auto_scale_loss=auto_scale_loss,
+        )
+        checks.check_optimizer(self.optimizer, self.distribute_strategy.num_replicas_in_sync)
+
+    def compile_from_config(self, config):
+        config = keras.saving.deserialize_keras_object(config)
+        self.compile(**config)
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
+        """Trains, as `keras.Model.fit`. With `callbacks.Checkpoints` it resumes an interrupted run.
+
+        Args:
+            x: Images as an array, `data.Images` or `data.Batches`; or a `tf.data.Dataset` of images, of `(images,
+                labels)`, of dictionaries with `image` as TFDS has them, or of pairs of views.
+            y: Labels. They never reach the loss.
+            batch_size: Images per step, over all replicas. Default 32.
+            *args: Those of `keras.Model.fit`.
+            **kwargs: Those of `keras.Model.fit`.
+
+        Returns:
+            A `keras.callbacks.History`.
+
+        Raises:
+            ValueError: If an array leaves a last batch of one image, or several workers are to train on an array.
+            RuntimeError: If another worker is lost.
+            FloatingPointError: If the loss is no longer finite. It names the step.
+        """
+        bound = inspect.signature(super().fit).bind(x, y, batch_size, *args, **kwargs).arguments
+        fit.run(self, super().fit, arguments.fit_arguments(self, bound))
+        return self.history
+
+    def evaluate(self, x=None, y=None, batch_size=None, *args, **kwargs):
+        """The logs on random views drawn from a fixed key, in inference mode; see `keras.Model.evaluate`."""
+        if keras_internals.is_validation_of_fit(kwargs):
+            return super().evaluate(x, y, batch_size, *args, **kwargs)
+        bound = inspect.signature(super().evaluate).bind(x, y, batch_size, *args, **kwargs).arguments
+        return super().evaluate(**arguments.evaluate_arguments(self, bound))
+
+    def predict(self, x, *args, **kwargs):
+        """The encoder's representation, `(n, features)`, of an array, `data.Images` or a dataset of images.
+
+        See `keras.Model.predict`.
+        """
+        bound = inspect.signature(super().predict).bind(x, *args, **kwargs).arguments
+        return super().predict(**arguments.predict_arguments(bound))
+
+    @property
+    def batch_count(self):
+        """Number of batches trained on, an int64 variable: the row of the table of random numbers that comes next.
+
+        It is not a weight. Checkpoints and `.keras` files hold it.
+        """
+        return self._counter.variable
+
+    @property
+    def networks(self):
+        """All networks that a step calls: encoder, projector, and what the method adds."""
+        return [layer for layer in self.layers if layer is not self.views]
+
+    def train_step(self, data):
+        step = tf.identity(self.batch_count.value)
+        update, finite = functools.partial(self._update, data, step), None
+        if self.skip_nonfinite:
+            scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+            variables = [*self.variables, *self.optimizer.variables]
+            computed, finite = tensorflow_step.undone_unless_finite(update, variables, scaled)
+        else:
+            computed = update()
+        self.batch_count.assign_add(1)
+        return self._log(computed.terms, computed.penalty, finite)
+
+    def _update(self, data, step):
+        checks.check_even_rows(data, self.networks)
+        loss_of_step = self._embed, self.loss, self.trainable_weights, self.optimizer.scale_loss
+        if self.accumulation_steps == 1:
+            views = batch_views.draw(data, self.views, self.encoder, step)
+            update = tensorflow_step.whole_batch(views, *loss_of_step)
+        else:
+            parts = batch_views.micro_batches(
+                data, self.views, self.encoder, step, self.accumulation_steps, self.networks
+            )
+            update = tensorflow_step.accumulated(parts, *loss_of_step, self.non_trainable_variables)
+        tensorflow_step.apply_gradients(self.optimizer, update.gradients, self.trainable_weights)
+        self.after_step()
+        return update
+
+    def _embed(self, views, training=True):
+        """The embeddings of views in full precision, and the penalties of the forward passes."""
+        with self._recorder as passes:
+            embeddings = self.embeddings(views, training=training)
+        return tuple(map(penalties.full_precision, embeddings)), passes
+
+    def test_step(self, data):
+        views = batch_views.draw(data, self.views, self.encoder, _VALIDATION_STEP)
+        embeddings, passes = self._embed(views, training=False)
+        terms, *_ = self.loss.value_and_gradient(*embeddings)
+        return self._log(terms, tensorflow_step.own_penalty(passes, self.trainable_weights, embeddings[0]))
+
+    def _log(self, terms, penalty, finite=None):
+        values = dict(terms)
+        if penalty is not None:
+            # The trackers take a mean over the replicas, of penalties that add up.
+            values["loss"] += penalty * distribution.replica_count()
+        # Every replica adds its share, so that a checkpoint's sums do not depend on their number.
+        share = tf.constant(1.0 / distribution.replica_count())
+        if finite is not None:
+            values = {name: tf.where(finite, value, 0.0) for name, value in values.items()}
+            for tracker in self._skipped:
+                tracker.update_state(tf.where(finite, 0.0, share))
+            share = tf.where(finite, share, 0.0)
+        for tracker in self._trackers:
+            tracker.update_state(values[tracker.name], sample_weight=share)
+        return self.get_metrics_result()
+
+    @property
+    def metrics(self):
+        return self._trackers + self._skipped
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        store["batch_count"] = self.batch_count.numpy()
+
+    def load_own_variables(self, store):
+        # Files of earlier versions do not have it.
+        if "batch_count" in store:
+            self.batch_count.assign(store["batch_count"])
+
+    def get_config(self):
+        parameters = inspect.signature(type(self)).parameters.values()
+        names = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+        own = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in names}
+        return {**super().get_config(), **own}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(
+            **{
+                name: keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
+                if isinstance(value, dict) and name != "dtype"
+                else value
+                for name, value in config.items()
+            }
+        )

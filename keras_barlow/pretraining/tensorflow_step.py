@@ -1,0 +1,256 @@
+"""One exact training step on TensorFlow. It knows no method: what it needs is passed in.
+
+1. `embed` computes the embeddings of this replica's rows, one forward pass per view, under a tape;
+2. the loss gives its terms and the exact gradient of the embeddings, from the rows of all replicas (`losses.Loss`);
+3. the tape carries that gradient back to the weights, and the optimizer sums over replicas.
+"""
+
+import itertools
+import math
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_barlow import distribution
+from keras_barlow.pretraining import penalties
+
+
+class BatchCounter:
+    """How many batches a model was trained on.
+
+    Optimizers count otherwise: under gradient accumulation and under a loss scale `iterations` stands still. The object
+    keeps the variable out of the model's weights.
+
+    Attributes:
+        variable: int64 scalar `keras.Variable`.
+    """
+
+    def __init__(self):
+        self.variable = keras.Variable(
+            0, dtype="int64", trainable=False, aggregation="only_first_replica", name="batch_count"
+        )
+
+
+class Update(NamedTuple):
+    """What a step has computed.
+
+    Attributes:
+        terms: Dictionary of the loss terms of the global batch.
+        gradients: List of this replica's gradients of the trainable weights, which add up over replicas.
+        penalty: This replica's share of the penalties, or None if there are none.
+    """
+
+    terms: dict
+    gradients: list
+    penalty: object
+
+
+def whole_batch(views, embed, loss, weights, scale_loss):
+    """The update from one pass over the batch.
+
+    Args:
+        views: Tuple of tensors `(n, height, width, channels)`: this replica's rows of each view.
+        embed: Function from views to `(embeddings, passes)`: a tuple of tensors `(n, D)` in full precision, and a list
+            of `penalties.PassPenalties`.
+        loss: `losses.Loss`.
+        weights: List of trainable `keras.Variable`s.
+        scale_loss: Function of a gradient of the loss, `optimizer.scale_loss`.
+
+    Returns:
+        An `Update`.
+    """
+    with tf.GradientTape() as tape:
+        embeddings, passes = embed(views)
+        penalty = own_penalty(passes, weights, embeddings[0])
+    terms, *slopes = value_and_gradient(loss, embeddings)
+    return Update(terms, _carry_back(tape, embeddings, slopes, penalty, weights, scale_loss), penalty)
+
+
+def micro_batches(tensors, count, views_of):
+    """Splits a batch into micro-batches, whose views are computed only when they are asked for.
+
+    Args:
+        tensors: List of tensors with the rows of the batch: images, and the random numbers of their views.
+        count: Number of micro-batches.
+        views_of: Function from a list of such tensors to a tuple of views.
+
+    Returns:
+        A list of functions. Each takes tensors to wait for, so that one micro-batch at a time is in memory, and returns
+        the views of its micro-batch.
+    """
+    rows = ops.shape(tensors[0])[0]
+    bounds = [rows * index // count for index in range(count + 1)]
+
+    def part(start, stop):
+        return lambda after: views_of(distribution.rows_after(tensors, start, stop - start, after))
+
+    return [part(*pair) for pair in itertools.pairwise(bounds)]
+
+
+def accumulated(parts, embed, loss, weights, scale_loss, state):
+    """The update of the whole batch from micro-batches: embed all, one exact gradient, then back through each.
+
+    Only embeddings are kept between micro-batches.
+
+    Args:
+        parts: What `micro_batches` returned.
+        embed: See `whole_batch`.
+        loss: See `whole_batch`.
+        weights: See `whole_batch`.
+        scale_loss: See `whole_batch`.
+        state: List of `keras.Variable`s that a forward pass changes.
+
+    Returns:
+        An `Update`.
+    """
+    restore = snapshot(state)
+    embeddings = []
+    for part in parts:
+        embeddings.append(embed(part(embeddings[-1:]))[0])
+    views = [tf.concat(view, axis=0) for view in zip(*embeddings, strict=True)]
+    terms, *slopes = value_and_gradient(loss, views)
+    # The second pass repeats the first, and moving statistics move once.
+    restore()
+    start, gradients, total = 0, None, None
+    for part, (rows, *_) in zip(parts, embeddings, strict=True):
+        stop = start + ops.shape(rows)[0]
+        with tf.GradientTape() as tape:
+            again, passes = embed(part(gradients or slopes))
+            penalty = own_penalty(passes, weights, views[0], rows, len(parts))
+        more = _carry_back(tape, again, [slope[start:stop] for slope in slopes], penalty, weights, scale_loss)
+        gradients = more if gradients is None else [a + b for a, b in zip(gradients, more, strict=True)]
+        total = penalty if total is None else total + penalty
+        start = stop
+    return Update(terms, gradients, total)
+
+
+def value_and_gradient(loss, embeddings):
+    """The terms and gradients of a loss, told the rows of the global batch where they are known while tracing.
+
+    Args:
+        loss: `losses.Loss`.
+        embeddings: List of tensors `(n, D)`, this replica's rows.
+
+    Returns:
+        The tuple `(terms, *gradients)`, see `losses.Loss.value_and_gradient`.
+    """
+    # `fit` gives every replica as many rows.
+    rows = embeddings[0].shape[0]
+    return loss.value_and_gradient(
+        *embeddings, total_rows=None if rows is None else rows * distribution.replica_count()
+    )
+
+
+def own_penalty(passes, weights, batch, part=None, parts=1):
+    """This replica's share of the penalties, or that of one of its micro-batches.
+
+    Args:
+        passes: List of `penalties.PassPenalties`.
+        weights: List of trainable `keras.Variable`s.
+        batch: Tensor with this replica's rows.
+        part: Tensor with the rows of the micro-batch; None for the whole batch.
+        parts: Number of micro-batches.
+
+    Returns:
+        A scalar, or None if there are no penalties.
+    """
+
+    def row_share():
+        _, total = distribution.own_rows(ops.shape(batch)[0])
+        return ops.cast(ops.shape(batch if part is None else part)[0], "float64") / ops.cast(total, "float64")
+
+    return penalties.own_share(passes, weights, parts * distribution.replica_count(), row_share)
+
+
+def _carry_back(tape, embeddings, slopes, penalty, weights, scale_loss):
+    """From the gradient of the embeddings to that of the weights."""
+    targets = [*embeddings] if penalty is None else [*embeddings, penalty]
+    slopes = [*slopes] if penalty is None else [*slopes, ops.ones_like(penalty)]
+    return tape.gradient(
+        targets,
+        [weight.value for weight in weights],
+        output_gradients=[scale_loss(slope) for slope in slopes],
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+
+
+def apply_gradients(optimizer, gradients, weights):
+    """One update of the optimizer with the gradient of the global batch, whatever the optimizer does to it first.
+
+    The optimizer sums the gradients of the replicas, but clips each of them before the sum. So where it clips, the
+    first replica carries the sum and the others carry zeros: clipping acts on the gradient of the global batch.
+
+    Args:
+        optimizer: Keras optimizer.
+        gradients: List of this replica's gradients, which add up over the replicas.
+        weights: List of `keras.Variable`s.
+    """
+    if distribution.replica_count() > 1:
+        if clips(optimizer):
+            gradients = [distribution.sum_on_first_replica(gradient) for gradient in gradients]
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            # Keras checks only replica 0 for overflow, so share the flag across replicas.
+            finite = distribution.all_finite(gradients)
+            gradients = [tf.where(finite, gradient, math.inf) for gradient in gradients]
+    optimizer.apply(gradients, weights)
+
+
+def clips(optimizer):
+    """Whether an optimizer clips gradients.
+
+    Args:
+        optimizer: Keras optimizer.
+
+    Returns:
+        A Python boolean.
+
+    Example:
+
+    >>> clips(keras.optimizers.SGD(0.1)), clips(keras.optimizers.SGD(0.1, clipnorm=1.0))
+    (False, True)
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return any(getattr(inner, name, None) is not None for name in ("clipnorm", "global_clipnorm", "clipvalue"))
+
+
+def undone_unless_finite(step, variables, scaled):
+    """Takes a training step and undoes it if its loss or its gradient is not finite on every replica.
+
+    Under a loss scale only the loss counts: a gradient that overflows is left to the optimizer, which skips the update
+    and lowers the scale. Undoing that would keep the scale too high for ever.
+
+    Args:
+        step: Function without arguments that returns an `Update`.
+        variables: List of all `keras.Variable`s that the step changes.
+        scaled: Whether the optimizer has a loss scale.
+
+    Returns:
+        The pair `(update, finite)`; `finite` is a scalar boolean tensor, the same on every replica.
+    """
+    restore = snapshot(variables)
+    update = step()
+    loss = update.terms["loss"]
+    finite = distribution.all_finite([loss] if scaled else [loss, *update.gradients])
+    restore(unless=finite)
+    return update, finite
+
+
+def snapshot(variables):
+    """Copies the values of variables.
+
+    Args:
+        variables: List of `keras.Variable`s.
+
+    Returns:
+        A function that sets them back. It takes a scalar boolean tensor `unless`, with which they stay as they are.
+    """
+    values = [variable.value for variable in variables]
+    before = [tf.identity(value) for value in values]
+
+    def restore(unless=None):
+        for value, old in zip(values, before, strict=True):
+            value.assign(old if unless is None else tf.where(unless, value, old))
+
+    return restore

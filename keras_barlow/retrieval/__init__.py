@@ -1,0 +1,8 @@
+"""Features of a collection of image files: written to one file in constant memory, searched, and rid of duplicates."""
+
+from keras_barlow.retrieval.extraction import extract
+from keras_barlow.retrieval.fingerprints import check_encoder
+from keras_barlow.retrieval.similarity import duplicates, search
+from keras_barlow.retrieval.storage import FORMATS, Gallery, load
+
+__all__ = ["FORMATS", "Gallery", "check_encoder", "duplicates", "extract", "load", "search"]
