@@ -25,6 +25,7 @@ LAYERS = [
         "plots",
         "version",
         "weights",
+        "whole_files",
     },
     {"randomness"},
     {"augmentations", "layers", "losses"},
