@@ -122,7 +122,7 @@ class TestOptimizers:
         "arguments, remedy",
         [
             ({"gradient_accumulation_steps": 2}, "accumulation_steps=k"),
-            ({"use_ema": True, "ema_overwrite_frequency": 1}, "Leave it out"),
+            ({"use_ema": True, "ema_overwrite_frequency": 1}, "Remove it"),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
     )
