@@ -133,7 +133,7 @@ REFUSED = {
         {"steps_per_epoch": 1},
         r"`steps_per_epoch` of these Batches is 2",
     ),
-    "shuffle of Batches": (lambda: collection().batches(8), {"shuffle": False}, r"shuffled by their seed"),
+    "shuffle of Batches": (lambda: collection().batches(8), {"shuffle": False}, r"shuffled with their own seed"),
     "validation_split of Batches": (lambda: collection().batches(8), {"validation_split": 0.5}, "cannot be split"),
     "validation_split of images": (collection, {"validation_split": 0.5}, "own test split"),
     "one validation image": (images, {"validation_data": (images(1),)}, "A batch of 1 image"),
@@ -149,7 +149,7 @@ REFUSED = {
     "bool": (lambda: images() > 9, {}, r"of dtype bool. Use images.astype"),
     "uint16": (lambda: images(dtype="uint16"), {}, r"of dtype uint16. Use \(images / 257\)"),
     "text": (lambda: np.full((ROWS, SIZE, SIZE, 3), "a"), {}, "Images must be uint8, or floats"),
-    "a dictionary without images": (lambda: slices({"picture": images()}), {}, r"under \"image\".*'picture'.*map"),
+    "a dictionary without images": (lambda: slices({"picture": images()}), {}, r"the key \"image\".*'picture'.*map"),
     "unknown rank": (lambda: slices(images()).map(lambda x: _forget(x, None)), {}, r"unknown.*tf.ensure_shape"),
     "unknown channels": (
         lambda: slices(images()).map(lambda x: _forget(x, (None, SIZE, SIZE, None))),
@@ -187,7 +187,7 @@ def test_remedies_that_errors_name():
 
 
 def test_shuffled_batches_are_not_predicted():
-    with pytest.raises(ValueError, match=r"a row for each image in order.*predict\(images\)"):
+    with pytest.raises(ValueError, match=r"returns one row per image, in order.*predict\(images\)"):
         build().predict(collection().batches(8))
 
 
