@@ -7,6 +7,7 @@ import numpy as np
 from absl import logging
 
 from keras_barlow.data.names import LeftOut, class_name
+from keras_barlow.data.per_class import random_of_each_class
 
 _ROLES = {
     "train": ("train", "training"),
@@ -137,37 +138,8 @@ def hold_out(labels, share, seed):
     >>> len(train_rows), len(test_rows)
     (3, 2)
     """
-    rng = np.random.default_rng(seed)
-    held = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        held.append(rng.choice(members, max(1, round(share * len(members))), replace=False))
-    test_rows = np.sort(np.concatenate(held))
+    test_rows = np.sort(random_of_each_class(labels, lambda _, size: max(1, round(share * size)), seed))
     return np.setdiff1d(np.arange(len(labels)), test_rows), test_rows
-
-
-def first_of_each_class(labels, count):
-    """Rows of the first `count` images of each class, in order.
-
-    Args:
-        labels: int64 array of class numbers.
-        count: Images of each class.
-
-    Returns:
-        Sorted int64 array of rows.
-
-    Example:
-
-    >>> first_of_each_class(np.array([0, 1, 1, 0, 1]), count=2).tolist()
-    [0, 1, 2, 3]
-    """
-    seen = collections.Counter()
-    rows = []
-    for row, label in enumerate(np.asarray(labels).tolist()):
-        seen[label] += 1
-        if seen[label] <= count:
-            rows.append(row)
-    return np.array(rows, "int64")
 
 
 def _role(folder):
