@@ -1,11 +1,13 @@
 """The paper's policy out of keras-cv's own layers, as near as they come to it."""
 
+from keras_barlow.views import policies
 from keras_barlow.views.layer import Views
 
 # keras-cv multiplies saturation by f / (1 - f), so that 0.5 changes nothing (0.2 would leave next to no colour), and
 # turns hue by half of its factor.
-_SATURATION = (0.8 / 1.8, 1.2 / 2.2)
-_HUE = 0.2
+_BRIGHTNESS, _CONTRAST = policies.JITTER[:2]
+_SATURATION = tuple(factor / (1 + factor) for factor in (1 - policies.JITTER[2], 1 + policies.JITTER[2]))
+_HUE = 2 * policies.JITTER[3]
 
 
 def keras_cv_barlow_twins(image_size):
@@ -47,14 +49,17 @@ def keras_cv_barlow_twins(image_size):
 
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
 
-    def policy(blur, solarization):
+    threshold = (policies.SOLARIZATION_THRESHOLD, policies.SOLARIZATION_THRESHOLD)
+
+    def layers(blur, solarization):
+        jitter = cv.RandomColorJitter((0, 255), _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE)
         return [
-            cv.RandomCropAndResize(size, crop_area_factor=(0.08, 1.0), aspect_ratio_factor=(3 / 4, 4 / 3)),
+            cv.RandomCropAndResize(size, crop_area_factor=policies.CROP_SCALE, aspect_ratio_factor=policies.CROP_RATIO),
             cv.RandomFlip("horizontal"),
-            cv.RandomApply(cv.RandomColorJitter((0, 255), 0.4, 0.4, _SATURATION, _HUE), rate=0.8),
-            cv.RandomApply(cv.Grayscale(output_channels=3), rate=0.2),
-            cv.RandomApply(cv.RandomGaussianBlur(kernel_size=13, factor=(0.1, 2.0)), rate=blur),
-            cv.RandomApply(cv.Solarization((0, 255), threshold_factor=(128, 128)), rate=solarization),
+            cv.RandomApply(jitter, rate=policies.JITTER_PROBABILITY),
+            cv.RandomApply(cv.Grayscale(output_channels=3), rate=policies.GRAYSCALE),
+            cv.RandomApply(cv.RandomGaussianBlur(kernel_size=13, factor=policies.BLUR_SIGMA), rate=blur),
+            cv.RandomApply(cv.Solarization((0, 255), threshold_factor=threshold), rate=solarization),
         ]
 
-    return Views(policy(blur=1.0, solarization=0.0), policy(blur=0.1, solarization=0.2))
+    return Views(*map(layers, policies.BLUR, policies.SOLARIZATION))

@@ -4,15 +4,27 @@ from keras_barlow import augmentations
 from keras_barlow.views.layer import Views
 
 TRANSFORMS = ("crop", "flip", "jitter", "grayscale", "blur", "solarization")
+# The policy of Barlow Twins (appendix A of the paper). Blur and solarization have one probability for each view.
+CROP_SCALE = (0.08, 1.0)
+CROP_RATIO = (3 / 4, 4 / 3)
+FLIP = 0.5
+# Brightness, contrast, saturation and hue.
+JITTER = (0.4, 0.4, 0.2, 0.1)
+JITTER_PROBABILITY = 0.8
+GRAYSCALE = 0.2
+BLUR = (1.0, 0.1)
+BLUR_SIGMA = (0.1, 2.0)
+SOLARIZATION = (0.0, 0.2)
+SOLARIZATION_THRESHOLD = 128
 
 
 def policy(
     image_size,
-    crop_scale=(0.08, 1.0),
-    flip=0.5,
-    jitter=(0.4, 0.4, 0.2, 0.1),
-    jitter_probability=0.8,
-    grayscale=0.2,
+    crop_scale=CROP_SCALE,
+    flip=FLIP,
+    jitter=JITTER,
+    jitter_probability=JITTER_PROBABILITY,
+    grayscale=GRAYSCALE,
     blur=0.0,
     solarization=0.0,
     without=(),
@@ -51,17 +63,17 @@ def policy(
         )
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     layers = {
-        "crop": augmentations.RandomResizedCrop(height, width, scale=crop_scale),
+        "crop": augmentations.RandomResizedCrop(height, width, scale=crop_scale, ratio=CROP_RATIO),
         "flip": augmentations.RandomFlip(flip),
         "jitter": augmentations.RandomColorJitter(*jitter, probability=jitter_probability),
         "grayscale": augmentations.RandomGrayscale(grayscale),
-        "blur": augmentations.RandomGaussianBlur((0.1, 2.0), probability=blur),
-        "solarization": augmentations.RandomSolarization(128, probability=solarization),
+        "blur": augmentations.RandomGaussianBlur(BLUR_SIGMA, probability=blur),
+        "solarization": augmentations.RandomSolarization(SOLARIZATION_THRESHOLD, probability=solarization),
     }
     return [layer for name, layer in layers.items() if layer.probability > 0 and name not in without]
 
 
-def barlow_twins(image_size, blur=(1.0, 0.1), solarization=(0.0, 0.2), seed=None, **shared):
+def barlow_twins(image_size, blur=BLUR, solarization=SOLARIZATION, seed=None, **shared):
     """The two asymmetric views of the paper.
 
     Args:
