@@ -5,6 +5,8 @@ import functools
 import keras
 from keras import ops
 
+from keras_barlow import keras_internals
+
 
 def fused(function):
     """Has XLA make one kernel of a function of tensors.
@@ -24,9 +26,7 @@ def fused(function):
     import tensorflow as tf
 
     compiled = tf.function(function, jit_compile=True, autograph=False)
-    # Images of many sizes are no mistake. Private, and without effect where TensorFlow drops it.
-    compiled._omit_frequent_tracing_warning = True
-    return functools.wraps(function)(compiled)
+    return functools.wraps(function)(keras_internals.without_retracing_warning(compiled))
 
 
 def to_planes(images):
