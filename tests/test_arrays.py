@@ -159,7 +159,9 @@ def test_arrays_of_any_channels_shape_and_float(kind):
     batch = next(iter(images.batches(4).epoch(0)))
     assert batch.shape == (4, *array.shape[1:]) and batch.dtype == expected.dtype
     np.testing.assert_array_equal(batch, expected[batch.numpy()[:, 0, 0, 0].astype(int)])
-    batch, labels = next(iter(images.labelled(4, crop=6)))
+    batch, labels = next(iter(images.labeled(4, crop=6)))
+    with pytest.warns(DeprecationWarning, match="now Images.labeled"):
+        images.labelled(4)
     assert batch.shape == (4, 6, 6, array.shape[3])
     np.testing.assert_array_equal(batch.numpy()[:, 0, 0, 0].astype(int), labels)
     assert images.take(np.array([3, 1])).read([1]).flat[0] == expected[1].flat[0]

@@ -1,11 +1,13 @@
 """The interface of every collection of images of one size: shuffled batches, crops, rows."""
 
 import functools
+import warnings
 
 import numpy as np
 import tensorflow as tf
 
 from keras_barlow.data import crops
+from keras_barlow.data.center_crop import center_cropped
 from keras_barlow.data.order import Batches, shuffled
 
 
@@ -103,7 +105,7 @@ class Images:
 
         return Batches(batch_size, len(self) // batch_size, seed, functools.partial(self._shuffled, seed), read)
 
-    def labelled(self, batch_size, seed=0, crop=None):
+    def labeled(self, batch_size, seed=0, crop=None):
         """Shuffled batches with their labels, epoch after epoch without an end, for training with labels.
 
         Args:
@@ -122,7 +124,7 @@ class Images:
 
         >>> import keras_barlow as kb
         >>> images = kb.data.ArrayImages(np.zeros((5, 4, 4, 3), "uint8"), labels=np.arange(5))
-        >>> [len(labels) for _, labels in images.labelled(batch_size=2).take(4)]
+        >>> [len(labels) for _, labels in images.labeled(batch_size=2).take(4)]
         [2, 2, 1, 2]
         """
         if self.labels is None:
@@ -130,8 +132,14 @@ class Images:
         epochs = tf.data.Dataset.range(2**31)
         rows = epochs.flat_map(lambda epoch: shuffled(len(self), seed, epoch).batch(batch_size))
         labels = tf.constant(self.labels, "int64")
-        images = self._cropped(self._in_turn(rows), crop)
+        images = center_cropped(self._in_turn(rows), self.image_shape, crop)
         return tf.data.Dataset.zip(images, rows.map(lambda numbers: tf.gather(labels, numbers)))
+
+    def labelled(self, batch_size, seed=0, crop=None):
+        """Deprecated spelling of `labeled`."""
+        message = "Images.labelled is now Images.labeled. The old name will be removed in 0.3."
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return self.labeled(batch_size, seed, crop)
 
     def in_order(self, batch_size=256, crop=None):
         """All images once, in the order of `labels`, the last batch as small as it comes.
@@ -146,7 +154,8 @@ class Images:
         Raises:
             ValueError: If the crop is larger than the images.
         """
-        return self._cropped(self._in_turn(tf.data.Dataset.range(len(self)).batch(batch_size)), crop)
+        rows = tf.data.Dataset.range(len(self)).batch(batch_size)
+        return center_cropped(self._in_turn(rows), self.image_shape, crop)
 
     def sample(self, count):
         """Some images, evenly over the collection.
@@ -190,19 +199,6 @@ class Images:
         """The images of batches of row numbers."""
         # One batch at a time, by as many threads as serve it, and two batches ahead: no more memory than that.
         return untuned(batches.map(self._read_tensor).prefetch(2))
-
-    def _cropped(self, batches, crop):
-        """The centres of batches of images."""
-        height, width, _ = self.image_shape
-        if crop is None or crop == height == width:
-            return batches
-        if not 1 <= crop <= min(height, width):
-            raise ValueError(
-                f"The crop must be from 1 to {min(height, width)} pixels, as the images are {height} x {width}. "
-                f"Received: crop={crop}. Load them larger, with data.load(..., image_size={crop})."
-            )
-        top, left = (height - crop) // 2, (width - crop) // 2
-        return batches.map(lambda images: images[:, top : top + crop, left : left + crop])
 
     def _read_tensor(self, rows):
         images = tf.numpy_function(self.read, [rows], tf.as_dtype(self.dtype), stateful=False)

@@ -1,6 +1,7 @@
 """Image files that are read from disk as they are needed."""
 
 import concurrent.futures
+import copy
 import functools
 import os
 
@@ -41,8 +42,7 @@ class FileImages(Images):
 
     def take(self, rows):
         """The images of some rows, as `FileImages`."""
-        taken = FileImages.__new__(FileImages)
-        taken.__dict__.update(self.__dict__)
+        taken = copy.copy(self)
         taken.names = [self.names[row] for row in rows]
         taken.labels = None if self.labels is None else self.labels[rows]
         return taken

@@ -9,6 +9,7 @@ from keras_barlow.data.files import Archive, Folder
 from keras_barlow.data.images import ArrayImages, FileImages
 from keras_barlow.data.names import LeftOut, printable, user_path
 from keras_barlow.data.npz import read_npz
+from keras_barlow.data.per_class import first_of_each_class
 from keras_barlow.data.tfds import RecordImages, prepared_builder
 
 _HELD_OUT = 0.1
@@ -145,23 +146,6 @@ def every_image(data_dir, image_size, skip_corrupt=False):
     return _readable(images, path) if skip_corrupt else images
 
 
-def inference_size(size):
-    """The side to which an image is brought before the centre of `size` pixels is cut out.
-
-    Args:
-        size: Side of an encoder's images, in pixels.
-
-    Returns:
-        256 for 224, as the field has it, and in proportion; up to 64 pixels the size itself.
-
-    Example:
-
-    >>> inference_size(224), inference_size(32)
-    (256, 32)
-    """
-    return round(size * 8 / 7) if size > 64 else size
-
-
 def _checked_path(path):
     """The path, if it is a folder or a file: others may never end."""
     try:
@@ -238,7 +222,7 @@ def _first(images, per_class, source):
             "train_per_class and test_per_class need one class for each image. "
             f"Received: {source}, whose images have several labels. Leave them out."
         )
-    return images.take(splits.first_of_each_class(images.labels, per_class))
+    return images.take(first_of_each_class(images.labels, per_class))
 
 
 def _kept(images, memory_limit):

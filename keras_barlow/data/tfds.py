@@ -8,6 +8,7 @@ import tensorflow as tf
 from absl import logging
 
 from keras_barlow.data.arrays import ArrayImages
+from keras_barlow.data.center_crop import center_cropped
 from keras_barlow.data.collection import Images, untuned
 from keras_barlow.data.order import order_key, shuffled
 from keras_barlow.labels import checked_labels
@@ -33,7 +34,6 @@ class RecordImages(Images):
     """
 
     def __init__(self, builder, split, decoder, labels=True):
-
         self.builder = builder
         self.split = split
         self.decoder = decoder
@@ -49,7 +49,8 @@ class RecordImages(Images):
             raise ValueError(f"A split must hold images. Received: {split!r} of {builder.info.name}, which is empty.")
         self._image = _image_feature(builder)
         self._label, self._counted = _label_features(builder) if labels else (None, None)
-        self._name = f"an image of {builder.info.name}, {split}"
+        self._source = f"{builder.info.name}, {split}"
+        self._image_name = f"an image of {self._source}"
         if self._label is not None:
             feature = builder.info.features[self._label]
             self.class_names = tuple((feature if self._counted is None else feature.feature).names)
@@ -94,7 +95,7 @@ class RecordImages(Images):
         if labels.min() < 0:
             raise ValueError(
                 "Every image must have a label. "
-                f"Received: {np.sum(labels < 0)} of {len(labels)} without one (-1) in {self._name[12:]}. Take another "
+                f"Received: {np.sum(labels < 0)} of {len(labels)} without one (-1) in {self._source}. Take another "
                 "split (--train_split, --test_split), or ignore the classes with labels=False (--nolabels)."
             )
         return checked_labels(labels, name=self._label)
@@ -116,7 +117,7 @@ class RecordImages(Images):
 
     def in_order(self, batch_size=256, crop=None):
         """See `Images.in_order`."""
-        return self._cropped(self._in_turn(self._contents().batch(batch_size)), crop)
+        return center_cropped(self._in_turn(self._contents().batch(batch_size)), self.image_shape, crop)
 
     def _contents(self, split=None):
         """The bytes of each image, in order."""
@@ -154,7 +155,7 @@ class RecordImages(Images):
             return [self._contents(split) for split in tfds.even_splits(self.split, n=min(_PARTS, len(self)))]
 
     def _encoded(self):
-        return lambda content: (io.BytesIO(content), self._name, content), tf.identity
+        return lambda content: (io.BytesIO(content), self._image_name, content), tf.identity
 
     def _in_turn(self, batches):
         return untuned(batches.map(self._decode, num_parallel_calls=2).prefetch(2))
@@ -182,7 +183,7 @@ class RecordImages(Images):
         return np.stack([self._one(content) for _, content in chosen.as_numpy_iterator()])[places.reshape(-1)]
 
     def _one(self, content):
-        return self.decoder.decode(content, self._name)
+        return self.decoder.decode(content, self._image_name)
 
 
 def _supervised(builder):
