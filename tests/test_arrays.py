@@ -48,7 +48,7 @@ def test_every_family_of_names(tmp_path, caplog, names, column):
     np.testing.assert_array_equal(train.labels, Y)
     np.testing.assert_array_equal(test.labels, Y[:6])
     val = " and ".join(names["val"])
-    assert f"2 arrays, where there are test images to test on: {', '.join(names['val'])}" in caplog.text, val
+    assert f"2 validation arrays (the test images are used): {', '.join(names['val'])}" in caplog.text, val
     for name in names["test"]:
         del arrays[name]
     caplog.clear()
@@ -72,11 +72,11 @@ def test_medmnist_as_it_is_published(tmp_path):
 
 
 REFUSED = {
-    "labels under another name": ({"images": X, "y": Y}, "an array y of as many rows as images, and no labels"),
+    "labels under another name": ({"images": X, "y": Y}, "an array y with as many rows as images, and no labels"),
     "labels of another family": ({"images": X, "y_train": Y}, "Rename it to labels, or .*labels=False"),
     "labels beside x_train": ({"x_train": X, "labels": Y}, "Rename it to y_train"),
     "columns under another name": ({"images": X, "targets": np.eye(20)}, "an array targets"),
-    "two families": ({"images": X, "labels": Y, "x_train": X}, "one array of train images.*images and x_train"),
+    "two families": ({"images": X, "labels": Y, "x_train": X}, "only one array of train images.*images and x_train"),
     "test images without labels": ({"x_train": X, "y_train": Y, "x_test": X}, "both have labels.*no y_test"),
     "labels for tests only": ({"x_train": X, "x_test": X, "y_test": Y}, "no y_train|Rename it to y_train"),
     "only tests": ({"x_test": X, "y_test": Y}, "x_train.*Received: .*x_test, y_test"),
@@ -116,7 +116,7 @@ def test_npz_files_that_are_refused(tmp_path, kind):
 def test_labels_that_are_ignored_need_no_names(tmp_path, caplog):
     train, test = data.load(saved(tmp_path, x_train=X, y=Y, x_test=X[:2]), 8, labels=False)
     assert train.labels is None and test is None
-    assert "1 arrays that nothing uses: y" in caplog.text
+    assert "1 unused arrays: y" in caplog.text
     caplog.clear()
     data.load(saved(tmp_path, x_train=X, y_train=-Y, x_test=X[:2], y_test=Y[:1]), 8, labels=False)
     assert not caplog.records
@@ -127,7 +127,7 @@ def test_other_arrays_are_counted(tmp_path, caplog):
         tmp_path, images=X, labels=Y, ids=np.arange(20), names=np.array([{}] * 2, object), author=np.array("me")
     )
     assert len(data.load(path, 8)[0]) == 18
-    assert "3 arrays that nothing uses: author, ids, names" in caplog.text
+    assert "3 unused arrays: author, ids, names" in caplog.text
 
 
 def test_one_hot_labels_are_said_to_be_several(tmp_path, caplog):
@@ -183,7 +183,10 @@ def test_a_model_trains_on_them(kind):
 @pytest.mark.parametrize(
     "array, message",
     [
-        (numbered(4, 8, 8), r"images of shape \(4, 8, 8\). Gray images need a last axis: images\[\.\.\., None\]"),
+        (
+            numbered(4, 8, 8),
+            r"shape \(4, 8, 8\). Add a channel axis to grayscale images: images\[\.\.\., None\]",
+        ),
         (numbered(4, 64), r"images of shape \(4, 64\)"),
         (numbered(0, 8, 8, 3), "at least one image"),
         (numbered(4, 8, 8, 3, dtype="uint16"), r"dtype uint16.*images / 257"),

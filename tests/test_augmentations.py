@@ -231,10 +231,10 @@ ORDER = {"brightness": 0, "contrast": 1, "saturation": 2}
 ENHANCERS = {"brightness": ImageEnhance.Brightness, "contrast": ImageEnhance.Contrast, "saturation": ImageEnhance.Color}
 
 
-def jittered(images, factors=(1.0, 1.0, 1.0), hue=0.0, order=(0, 1, 2), hue_place=3):
+def jittered(images, factors=(1.0, 1.0, 1.0), hue=0.0, order=(0, 1, 2), hue_position=3):
     count = len(images)
     transformation = constant(
-        count, factors=list(factors), hue=hue, order=list(order), hue_place=hue_place, chosen=True
+        count, factors=list(factors), hue=hue, order=list(order), hue_position=hue_position, chosen=True
     )
     return aug.RandomColorJitter(probability=1.0).transform_images(images, transformation)
 
@@ -257,7 +257,7 @@ def pil_hue(image, turns):
 def test_hue_against_pil(turns):
     images = photos()
     # PIL works on whole steps of the hue; the same step keeps its rounding out of the comparison.
-    planes = color.turn_hue(to_planes(tf.cast(images, tf.float32)), tf.fill((6,), int(turns * 255) / 256))
+    planes = color.shift_hue(to_planes(tf.cast(images, tf.float32)), tf.fill((6,), int(turns * 255) / 256))
     assert pil_error(images, to_images(planes), lambda image: pil_hue(image, turns)) < 1.0
 
 
@@ -279,7 +279,7 @@ def test_jitter_applies_the_four_in_the_drawn_order(order, place):
 def test_jitter_draws_all_24_orders_alike_and_factors_in_bounds():
     layer = aug.RandomColorJitter(0.4, (0.5, 0.8), 0.2, 0.1, probability=0.8)
     drawn = layer.get_random_transformation(tf.zeros((24_000, 1, 1, 3)), seed=2)
-    orders = np.concatenate([drawn["order"], np.asarray(drawn["hue_place"])[:, None]], axis=1)
+    orders = np.concatenate([drawn["order"], np.asarray(drawn["hue_position"])[:, None]], axis=1)
     _, counts = np.unique(orders, axis=0, return_counts=True)
     assert len(counts) == 24 and counts.min() > 850
     factors = np.asarray(drawn["factors"])
@@ -324,7 +324,7 @@ def test_blur_is_the_exact_gaussian():
         (lambda: aug.RandomColorJitter(brightness=(-1, 1)), "`brightness` must be"),
         (lambda: aug.RandomColorJitter(hue=0.7), "`hue` must be"),
         (lambda: aug.RandomGaussianBlur((2.0, 0.1)), "`sigma` must be"),
-        (lambda: aug.RandomResizedCrop(8, 8, scale=(0.5, 2.0)), "`scale` is a share"),
+        (lambda: aug.RandomResizedCrop(8, 8, scale=(0.5, 2.0)), "`scale` is a fraction"),
         (lambda: aug.RandomResizedCrop(8, 8, ratio=(0.0, 2.0)), "`ratio` must be"),
         (lambda: aug.RandomGrayscale(1.0)(np.zeros((2, 4, 4, 1))), "need RGB images"),
         (lambda: aug.RandomColorJitter(probability=1.0)(np.zeros((2, 4, 4, 4))), "need RGB images"),

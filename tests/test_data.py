@@ -306,15 +306,15 @@ def test_npz_must_be_whole_and_without_objects(tmp_path):
 def test_a_folder_must_be_there_and_hold_images(tmp_path):
     with pytest.raises(ValueError, match="no such folder"):
         data.load(tmp_path / "nowhere", image_size=8)
-    with pytest.raises(ValueError, match="which holds none"):
+    with pytest.raises(ValueError, match="which has none"):
         data.load(tmp_path, image_size=8)
     (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(ValueError, match="which holds none"):
+    with pytest.raises(ValueError, match="which has none"):
         data.load(tmp_path, image_size=8)
     Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
     with pytest.raises(ValueError, match=r"at least 2 images to train on.*Received: 1"):
         data.load(tmp_path, image_size=8)
-    with pytest.raises(ValueError, match="for TFDS data sets"):
+    with pytest.raises(ValueError, match="for TFDS datasets"):
         data.load(tmp_path, image_size=8, train_split="train[:50%]")
 
 
@@ -360,7 +360,7 @@ def test_a_corrupt_file_is_named_or_skipped_with_a_count(folder, caplog, kind, s
         data.load(folder, **arguments)
     with caplog.at_level("WARNING", "absl"):
         train, test = data.load(folder, skip_corrupt=True, **arguments)
-    assert "1 of 7 files cannot be read and are left out" in caplog.text and "train/dog/1.jpg" in caplog.text
+    assert "1 of 7 files cannot be read and are skipped" in caplog.text and "train/dog/1.jpg" in caplog.text
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1] and len(test) == 4
     assert np.concatenate(list(train.in_order().as_numpy_iterator())).shape == (6, 8, 8, 3)
 
@@ -370,7 +370,7 @@ def test_no_readable_image(tmp_path):
         (tmp_path / f"{name}.jpg").write_bytes(b"text")
     with pytest.raises(ValueError, match=r"a\.jpg"):
         data.load(tmp_path, image_size=8)
-    with pytest.raises(ValueError, match=r"must be a readable image.*3 files are none"):
+    with pytest.raises(ValueError, match=r"must be a readable image.*3 files failed"):
         data.load(tmp_path, image_size=8, skip_corrupt=True)
 
 
@@ -397,7 +397,7 @@ def test_archives_that_are_refused(folder, tmp_path):
             data.load(path, image_size=8)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("__MACOSX/._a.png", b"")
-    with pytest.raises(ValueError, match="which holds none"):
+    with pytest.raises(ValueError, match="which has none"):
         data.load(path, image_size=8)
 
 

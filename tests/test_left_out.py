@@ -50,14 +50,20 @@ SPLITS = names_of("train/cat", "train/dog", "test/cat", "test/dog")
 # Name: files, then how many to train on and to test on, the classes, and what the warnings say.
 LAYOUTS = {
     "classes": (CLASSES, 18, 2, "cat dog", []),
-    "a class of trains": (names_of("bus", "car", "train"), 27, 3, "bus car train", ["train/ of .* are classes"]),
-    "a class of tests": (names_of("exam", "test"), 18, 2, "exam test", ["test/ of .* are classes"]),
+    "a class of trains": (
+        names_of("bus", "car", "train"),
+        27,
+        3,
+        "bus car train",
+        ["train/ of .* are read as classes"],
+    ),
+    "a class of tests": (names_of("exam", "test"), 18, 2, "exam test", ["test/ of .* are read as classes"]),
     "classes named after two splits": (
         names_of("bus", "test", "val"),
         27,
         3,
         "bus test val",
-        ["test/, val/ of .* are classes"],
+        ["test/, val/ of .* are read as classes"],
     ),
     "train alone": (names_of("train/cat", "train/dog"), 18, 2, "cat dog", []),
     "train and test": (SPLITS, 20, 20, "cat dog", []),
@@ -67,9 +73,15 @@ LAYOUTS = {
         20,
         20,
         "cat dog",
-        [r"20 in val/ \(there is test/ to test on\): val/cat/0.png, val/cat/1.png, val/cat/2.png, \.\.\."],
+        [r"20 in val/ \(test/ is used for testing\): val/cat/0.png, val/cat/1.png, val/cat/2.png, \.\.\."],
     ),
-    "STL-10": (SPLITS + names_of("unlabeled"), 20, 20, "cat dog", [r"10 in unlabeled/ \(labels=False.*unlabeled/0"]),
+    "STL-10": (
+        SPLITS + names_of("unlabeled"),
+        20,
+        20,
+        "cat dog",
+        [r"10 in unlabeled/ \(use labels=False.*unlabeled/0"],
+    ),
     "STL-10 with folders": (
         SPLITS + names_of("unlabelled/a", "unlabelled/b"),
         20,
@@ -90,23 +102,23 @@ LAYOUTS = {
         20,
         20,
         "cat dog",
-        ["1 beside train/: cover.png; 2 in sketches/, beside train/: sketches/0.png, sketches/1.png"],
+        ["1 next to train/: cover.png; 2 in sketches/, next to train/: sketches/0.png, sketches/1.png"],
     ),
     "in one folder": ([f"deep/inside/{name}" for name in SPLITS], 20, 20, "cat dog", []),
-    "one stray": ([*CLASSES, "overview.png"], 18, 2, "cat dog", ["1 beside the folders of classes: overview.png"]),
+    "one stray": ([*CLASSES, "overview.png"], 18, 2, "cat dog", ["1 next to the class folders: overview.png"]),
     "one stray in a split": (
         [*SPLITS, "train/overview.png"],
         20,
         20,
         "cat dog",
-        ["1 beside the folders of classes: train/overview.png"],
+        ["1 next to the class folders: train/overview.png"],
     ),
     "many beside folders": (
         CLASSES + [f"{number}.png" for number in TEN],
         30,
         0,
         "",
-        ["10 of 30 images lie beside the folders of .*, which are no classes"],
+        ["10 of 30 images lie next to the folders of .*, so the folders are not classes"],
     ),
     "no folders": ([f"{number}.png" for number in TEN], 10, 0, "", []),
     "one class": (names_of("train/cat", "test/cat"), 10, 0, "", ["are of one class, cat: nothing can be evaluated"]),
@@ -137,7 +149,7 @@ LAYOUTS = {
         [
             r"4 of another format \(\.heic\): fox/0\.HEIC",
             r"1 of another format \(\.txt\): cat/labels\.txt",
-            r"1 of another format \(no ending\): LICENSE",
+            r"1 of another format \(no suffix\): LICENSE",
             "1 folders without an image: fox/",
         ],
     ),
@@ -173,7 +185,7 @@ def test_layouts(tmp_path, png, caplog, layout, pack):
         assert any(re.search(text, record.getMessage()) for record in caplog.records), caplog.text
     assert bool(caplog.records) == bool(said)
     # Everything is used or counted, so that nothing disappears without a word.
-    assert len([record for record in caplog.records if "Left out" in record.getMessage()]) <= 1
+    assert len([record for record in caplog.records if "Skipped in" in record.getMessage()]) <= 1
 
 
 @pytest.mark.parametrize("pack", [as_folder, as_archive])
@@ -191,10 +203,10 @@ def test_unlabeled_images_are_trained_on_without_labels(tmp_path, png, caplog, p
     [
         (names_of("test/cat", "test/dog"), "has test/ only"),
         (names_of("test/cat", "val/cat"), "has test/, val/ only"),
-        (names_of("train/cat", "training/cat", "test/cat"), "must be one folder.*train/ and training/ in"),
+        (names_of("train/cat", "training/cat", "test/cat"), "must be in one folder.*train/ and training/ in"),
         (names_of("train/cat", "train/dog", "test/cat", "test/fox"), r"same classes.*\(cat, dog\) in train/"),
-        (names_of("cat", suffix="heic"), r"holds none, but 10 of another format \(\.heic\): cat/0\.heic"),
-        (["cat/"], "holds none"),
+        (names_of("cat", suffix="heic"), r"has none, but 10 of another format \(\.heic\): cat/0\.heic"),
+        (["cat/"], "has none"),
     ],
 )
 def test_layouts_that_are_refused(tmp_path, png, files, message, pack):
@@ -206,7 +218,7 @@ def test_every_image_counts_what_it_leaves_out_too(tmp_path, png, caplog):
     path = as_folder(tmp_path, [*CLASSES, "cat/1.heic"], png)
     with caplog.at_level("WARNING", "absl"):
         assert len(data.every_image(path, 8)) == 20
-    assert "Left out" in caplog.text and "1.heic" in caplog.text
+    assert "Skipped in" in caplog.text and "1.heic" in caplog.text
 
 
 def test_many_kinds_of_other_files_make_a_short_message(tmp_path, png, caplog):
@@ -336,7 +348,7 @@ def test_crops_from_an_archive_of_windows(tmp_path, png):
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("other", ["a/1.png", "a\\1.png", "./a/1.png", "a//1.png", "a/./1.png"])
 def test_two_entries_of_one_name_are_refused(tmp_path, png, other):
-    with pytest.raises(ValueError, match=r"its own name. Received: 'a/1\.png' and .*Pack the archive anew"):
+    with pytest.raises(ValueError, match=r"its own name. Received: 'a/1\.png' and .*Create the archive again"):
         data.load(packed(tmp_path, png, "a/1.png", "a/2.png", other), 8)
 
 

@@ -1,4 +1,4 @@
-"""Real TFDS data sets, written by TFDS' own writers and loaded by name."""
+"""Real TFDS datasets, written by TFDS' own writers and loaded by name."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ RNG = np.random.default_rng(0)
 
 
 def store(folder, name, features, **splits):
-    """Writes a data set of `{split: examples}` as TFDS does."""
+    """Writes a dataset of `{split: examples}` as TFDS does."""
     features = tfds.features.FeaturesDict(features)
     tfds.dataset_builders.store_as_tfds_dataset(
         name=name,
@@ -197,7 +197,7 @@ def test_the_image_is_found_beside_a_mask_as_in_pets(tmp_path, caplog):
     store(tmp_path, "pets", features, train=rows, test=rows)
     train, _ = data.load(tmp_path, 8, dataset="pets")
     assert sorted(train.array[:, 0, 0, 0].tolist()) == list(range(6))
-    assert "its feature image" in caplog.text
+    assert "using image" in caplog.text
     labelled = {"image": IMAGE, "mask": tfds.features.LabeledImage(labels=3, shape=(8, 8, 1))}
     store(tmp_path, "masks", labelled, train=examples(mask=lambda row: np.zeros((8, 8, 1), "uint8")))
     caplog.clear()
@@ -238,7 +238,7 @@ def test_images_that_are_no_features_of_their_own_are_refused(tmp_path, features
     name, inner = next(iter(features.items()))
     value = {"image": np.zeros((8, 8, 3), "uint8")} if isinstance(inner, dict) else [np.zeros((8, 8, 3), "uint8")]
     store(tmp_path, "set", features, train=[{name: value}] * 3)
-    with pytest.raises(ValueError, match=rf"hold one image.*{name}, of which 0 are images"):
+    with pytest.raises(ValueError, match=rf"have one image.*{name}, of which 0 are images"):
         data.load(tmp_path, 8, dataset="set")
 
 
@@ -251,7 +251,7 @@ def test_splits_without_labels_are_passed_over_or_refused(tmp_path, caplog, memo
     store(tmp_path, "secret", {"image": IMAGE, "label": CLASS}, **splits)
     arguments = {"dataset": "secret", "memory_limit": memory_limit}
     train, test = data.load(tmp_path, 8, **arguments)
-    assert (len(train), len(test)) == (6, 4) and "secret, test have no labels" in caplog.text
+    assert (len(train), len(test)) == (6, 4) and "Skipped secret, test" in caplog.text
     for splits in ({"test_split": "test"}, {"train_split": "unlabelled"}, {"train_split": "train+unlabelled"}):
         with pytest.raises(ValueError, match=r"must have a label. Received: 6 of .* without one \(-1\) in secret"):
             data.load(tmp_path, 8, **arguments, **splits)
@@ -261,7 +261,7 @@ def test_splits_without_labels_are_passed_over_or_refused(tmp_path, caplog, memo
 
 def test_an_empty_split_is_refused(tmp_path):
     store(tmp_path, "set", {"image": IMAGE}, train=examples())
-    with pytest.raises(ValueError, match=r"must hold images. Received: 'train\[:0\]' of set, which is empty"):
+    with pytest.raises(ValueError, match=r"must have images. Received: 'train\[:0\]' of set, which is empty"):
         data.load(tmp_path, 8, dataset="set", test_split="train[:0]")
 
 

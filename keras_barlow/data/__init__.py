@@ -1,4 +1,4 @@
-"""Sources of images: drawn digits, which need no network; folders, archives, NumPy files, TFDS data sets."""
+"""Image sources: folders, zip archives, NumPy files, TFDS datasets, and drawn digits that need no network."""
 
 from keras_barlow.data.center_crop import inference_size
 from keras_barlow.data.decoding import Decoder
