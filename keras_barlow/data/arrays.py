@@ -53,7 +53,7 @@ class ArrayImages(Images):
         return ArrayImages(self.array[rows], None if self.labels is None else self.labels[rows], self.class_names)
 
     def read(self, rows):
-        """See `Images.read`."""
+        """Reads images by row number, as `Images.read`."""
         return self.array[rows].astype(self.dtype, copy=False)
 
     def _encoded(self):

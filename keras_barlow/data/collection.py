@@ -57,8 +57,8 @@ class Images:
         """
         self._check_batch(batch_size)
 
-        def read(described):
-            return self._read_batches(described.map(lambda step, start, rows: rows))
+        def read(descriptions):
+            return self._read_batches(descriptions.map(lambda step, start, rows: rows))
 
         return Batches(batch_size, len(self) // batch_size, seed, functools.partial(self._shuffled, seed), read)
 
@@ -95,8 +95,8 @@ class Images:
         pair = crops.checked_crops(crop)
         describe, load = self._encoded()
 
-        def read(described):
-            dataset = crops.crop_pairs(described, describe, load, batch_size, self.decoder, pair, seed)
+        def read(descriptions):
+            dataset = crops.crop_pairs(descriptions, describe, load, batch_size, self.decoder, pair, seed)
             options = tf.data.Options()
             # One image per core is fastest; parallelism inside an operation only competes for the same cores.
             options.threading.max_intra_op_parallelism = 1

@@ -16,7 +16,7 @@ _REDUCTIONS = (1, 2, 4, 8)
 _SPARE = 2.0
 
 
-def crop_pairs(described, describe, load, batch_size, decoder, crops, seed):
+def crop_pairs(descriptions, describe, load, batch_size, decoder, crops, seed):
     """Cuts two random crops of each image and batches them.
 
     TensorFlow decodes JPEGs in parallel, and PIL decodes the other formats. Each image is decoded once for both crops,
@@ -24,7 +24,7 @@ def crop_pairs(described, describe, load, batch_size, decoder, crops, seed):
     original image; the resize is bicubic with antialiasing.
 
     Args:
-        described: `tf.data.Dataset` of `(step, start, descriptions)`, as in `order.Batches`.
+        descriptions: `tf.data.Dataset` of `(step, start, descriptions)`, as in `order.Batches`.
         describe: Function of one description, a NumPy scalar, that returns a binary file object, the file's name, and
             the key for `load`, as bytes.
         load: Function that maps a key, a string tensor, to the contents of the file.
@@ -36,7 +36,7 @@ def crop_pairs(described, describe, load, batch_size, decoder, crops, seed):
     Returns:
         A `tf.data.Dataset` of `((crop_a, crop_b),)`, uint8 tensors `(rows, height, width, 3)`.
     """
-    count = described.element_spec[2].shape[0]
+    count = descriptions.element_spec[2].shape[0]
 
     def headers(rows):
         columns = []
@@ -59,7 +59,7 @@ def crop_pairs(described, describe, load, batch_size, decoder, crops, seed):
         size = tf.stack([tf.where(transposed, width, height), tf.where(transposed, height, width)], axis=1)
         boxes = []
         for view, crop in enumerate(crops):
-            # Steps from -1 up are taken by the transforms in the model.
+            # The transforms in the model use the steps from -1 up.
             key = randomness.view_key(seed, -2 - step, view)
             numbers = randomness.uniform_rows(key, start, count, batch_size, crop.numbers_per_image)
             box = crop.transformation_from(numbers, (count, size[:, 0], size[:, 1], 3))
@@ -77,7 +77,7 @@ def crop_pairs(described, describe, load, batch_size, decoder, crops, seed):
     # More parallel calls than cores, so that one large image does not hold up those behind it.
     parallel_calls = 4 * os.cpu_count()
     return (
-        described.map(without_autograph(read_headers))
+        descriptions.map(without_autograph(read_headers))
         .map(without_autograph(draw))
         .prefetch(1)
         .unbatch()

@@ -113,14 +113,15 @@ def load(
     if isinstance(train, FileImages):
         train.sample(_CHECKED_FIRST)
     if not isinstance(train, RecordImages) and train.labels is not None:
-        several = train.labels.ndim == 2
-        if not several:
+        multi_label = train.labels.ndim == 2
+        if not multi_label:
             splits.check_classes(train.labels, train.class_names, source)
         if test is None:
             # Multi-label images cannot be stratified by class.
-            kept, held = splits.hold_out(np.zeros(len(train)) if several else train.labels, _HELD_OUT, seed)
-            train, test = train.take(kept), train.take(held)
-            logging.info("There is no test split: %d of %d images are held out.", len(held), len(held) + len(kept))
+            strata = np.zeros(len(train)) if multi_label else train.labels
+            train_rows, test_rows = splits.hold_out(strata, _HELD_OUT, seed)
+            logging.info("There is no test split: %d of %d images are held out.", len(test_rows), len(train))
+            train, test = train.take(train_rows), train.take(test_rows)
     if train.class_names is None:
         test = None
     return _in_memory_if_small(train, memory_limit), _in_memory_if_small(test, memory_limit)

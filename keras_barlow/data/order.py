@@ -52,7 +52,7 @@ class Batches:
         Returns:
             A `tf.data.Dataset` of `len(batches)` elements.
         """
-        elements = self._read(self._described(epoch, 0, epoch + 1, Share()))
+        elements = self._read(self._descriptions(epoch, 0, epoch + 1, Share()))
         return elements.apply(tf.data.experimental.assert_cardinality(self.steps))
 
     def stream(self, epoch=0, batch=0, share=None):
@@ -72,7 +72,7 @@ class Batches:
         """
         share = Share() if share is None else share
         self.check(share.replicas)
-        return self._read(self._described(epoch, batch, _EPOCHS, share))
+        return self._read(self._descriptions(epoch, batch, _EPOCHS, share))
 
     def check(self, replicas):
         """Checks that a batch can be divided evenly.
@@ -90,11 +90,11 @@ class Batches:
                 f"{max(1, self.batch_size // replicas) * replicas} (--batch_size)."
             )
 
-    def _described(self, epoch, batch, until, share):
+    def _descriptions(self, epoch, batch, until, share):
         def batches_of(number):
             first = tf.where(number == epoch, tf.constant(batch, "int64"), 0)
             rows = self._rows(number).skip(first * self.batch_size).batch(self.batch_size, drop_remainder=True)
-            steps = tf.data.Dataset.range(first, self.steps).map(lambda place: number * self.steps + place)
+            steps = tf.data.Dataset.range(first, self.steps).map(lambda index: number * self.steps + index)
             return tf.data.Dataset.zip(steps, rows)
 
         size = self.batch_size // share.replicas
