@@ -1,4 +1,4 @@
-"""Every use of a private name of Keras or TensorFlow, with the reason and a test that tells when it can go.
+"""Every use of a private name of Keras, with the reason and a test that tells when it is no longer needed.
 
 `tests/test_keras_internals.py` runs on each promised version and fails when Keras offers a public way.
 """
@@ -39,22 +39,6 @@ def losses_of_last_call(layer):
         A list of scalars.
     """
     return list(layer._losses)
-
-
-def without_retracing_warning(function):
-    """Silences TensorFlow's warning about frequent retracing for one `tf.function`.
-
-    Retracing once per image size is expected, and `tf.function` has no public argument that disables the warning.
-    Private: `Function._omit_frequent_tracing_warning` (TensorFlow 2.18 to 2.21). No effect if TensorFlow drops it.
-
-    Args:
-        function: What `tf.function` returned.
-
-    Returns:
-        `function`.
-    """
-    function._omit_frequent_tracing_warning = True
-    return function
 
 
 def change_class(layer, new_class):

@@ -5,7 +5,7 @@ import functools
 import keras
 from keras import ops
 
-from keras_barlow import keras_internals
+from keras_barlow import tensorflow_internals
 
 
 def fused(function):
@@ -26,7 +26,7 @@ def fused(function):
     import tensorflow as tf
 
     compiled = tf.function(function, jit_compile=True, autograph=False)
-    return functools.wraps(function)(keras_internals.without_retracing_warning(compiled))
+    return functools.wraps(function)(tensorflow_internals.without_retracing_warning(compiled))
 
 
 def to_planes(images):

@@ -29,27 +29,27 @@ def first_of_each_class(labels, count):
     return np.array(rows, "int64")
 
 
-def random_of_each_class(labels, count_for, seed=0):
+def draw_per_class(labels, count_of, rng):
     """Draws random images of each class, without replacement.
 
     Args:
         labels: int64 array `(n,)` of class numbers.
-        count_for: Function of a class number and the number of its images that returns how many to draw. It may raise
+        count_of: Function of a class number and the number of its images that returns how many to draw. It may raise
             an error if the class is too small.
-        seed: Integer, or a `numpy.random.Generator` to continue drawing from.
+        rng: `numpy.random.Generator`, or an integer seed.
 
     Returns:
         int64 array of row numbers, grouped by class in ascending order and in random order within each class.
 
     Example:
 
-    >>> rows = random_of_each_class(np.array([0, 0, 0, 1]), count_for=lambda label, size: min(2, size))
+    >>> rows = draw_per_class(np.array([0, 0, 0, 1]), lambda label, size: min(2, size), rng=0)
     >>> len(rows), int(rows[-1])
     (3, 3)
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(rng)
     rows = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        rows.append(rng.choice(members, count_for(label, len(members)), replace=False))
+        rows.append(rng.choice(members, count_of(label, len(members)), replace=False))
     return np.concatenate(rows)

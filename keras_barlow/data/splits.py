@@ -7,7 +7,7 @@ import numpy as np
 from absl import logging
 
 from keras_barlow.data.names import LeftOut, class_name
-from keras_barlow.data.per_class import random_of_each_class
+from keras_barlow.data.per_class import draw_per_class
 
 _ROLES = {
     "train": ("train", "training"),
@@ -96,8 +96,7 @@ def find_splits(names, source, labels=True, left_out=None, folders=()):
         raise ValueError(
             "Training and test images must have the same classes. "
             f"Received: {_described(train)} in {roles['train']}/ and {_described(test)} in {roles[test_role]}/ of "
-            f"{source}. "
-            "Rename the folders, or ignore the classes with labels=False (--nolabels)."
+            f"{source}. Rename the folders, or ignore the classes with labels=False (--nolabels)."
         )
     return train, test
 
@@ -139,7 +138,7 @@ def hold_out(labels, share, seed):
     >>> len(train_rows), len(test_rows)
     (3, 2)
     """
-    test_rows = np.sort(random_of_each_class(labels, lambda _, size: max(1, round(share * size)), seed))
+    test_rows = np.sort(draw_per_class(labels, lambda _, size: max(1, round(share * size)), seed))
     return np.setdiff1d(np.arange(len(labels)), test_rows), test_rows
 
 

@@ -5,12 +5,12 @@ import io
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from keras_barlow.data.arrays import ArrayImages
 from keras_barlow.data.center_crop import center_cropped
 from keras_barlow.data.collection import Images, without_autotune
 from keras_barlow.data.order import order_key, shuffled
+from keras_barlow.data.tfds_features import image_feature, label_features
 from keras_barlow.labels import checked_labels
 
 _SHUFFLE_BYTES = 2**28
@@ -49,8 +49,8 @@ class RecordImages(Images):
             raise ValueError(
                 f"A split must have images. Received: {split!r} of {builder.info.name}, which is empty. Choose another."
             )
-        self._image = _image_feature(builder)
-        self._label, self._positive = _label_features(builder) if labels else (None, None)
+        self._image = image_feature(builder)
+        self._label, self._positive = label_features(builder) if labels else (None, None)
         self._source = f"{builder.info.name}, {split}"
         self._image_name = f"an image of {self._source}"
         if self._label is not None:
@@ -202,63 +202,6 @@ class RecordImages(Images):
 
     def _one(self, content):
         return self.decoder.decode(content, self._image_name)
-
-
-def _supervised(builder):
-    """The dataset's own names for its image and its label."""
-    keys = builder.info.supervised_keys
-    return keys if isinstance(keys, tuple) and len(keys) == 2 else (None, None)
-
-
-def _image_feature(builder):
-    import tensorflow_datasets as tfds
-
-    features = builder.info.features
-    names = list(features.keys()) if hasattr(features, "keys") else []
-    # Segmentation masks are images too, but not these.
-    images = [
-        name
-        for name in names
-        if isinstance(features[name], tfds.features.Image)
-        and not isinstance(features[name], tfds.features.LabeledImage)
-    ]
-    chosen = next((name for name in (_supervised(builder)[0], "image") if name in images), None)
-    if chosen is None and len(images) == 1:
-        chosen = images[0]
-    if chosen is None or features[chosen].np_dtype not in (np.uint8, np.uint16):
-        raise ValueError(
-            f"Every example must have one image of 8 or 16 bits. Received: {builder.info.name} with the features "
-            f"{', '.join(sorted(names)) or features}, of which {len(images)} are images. Prepare a dataset with one "
-            "top-level Image feature, or save its images in a folder."
-        )
-    if len(images) > 1:
-        logging.warning("%s has several image features, %s; using %s.", builder.info.name, images, chosen)
-    return chosen
-
-
-def _label_features(builder):
-    """The names of two features: the label and None, or all labels of an image and those that are not ignored."""
-    import tensorflow_datasets as tfds
-
-    features = builder.info.features
-    classes = [name for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
-    supervised = _supervised(builder)[1]
-    chosen = next((name for name in (supervised, "label") if name in classes), None)
-    if chosen is not None or len(classes) == 1:
-        return chosen or classes[0], None
-    element = getattr(features["labels"], "feature", None) if "labels" in features else None
-    if isinstance(element, tfds.features.ClassLabel):
-        # VOC omits objects that are difficult to see from its second list; they are ignored.
-        return "labels", "labels_no_difficult" if "labels_no_difficult" in features else "labels"
-    candidates = classes or [name for name in ("label", "labels", supervised) if name in features]
-    if candidates:
-        received = ", ".join(f"{name}: {features[name]}" for name in sorted(candidates))
-        raise ValueError(
-            "The class of an image must be a ClassLabel, the only one or named label, or a sequence of ClassLabels "
-            f"named labels. Received: {builder.info.name} with {received}. "
-            "Ignore the classes with labels=False (--nolabels)."
-        )
-    return None, None
 
 
 def prepared_builder(name, data_dir, download=False):
