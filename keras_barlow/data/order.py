@@ -131,8 +131,8 @@ def order_of(x, steps_per_epoch=None):
     count = int(x.cardinality())
     if not steps_per_epoch and count < 1:
         raise ValueError(
-            "A run can be resumed only if the number of steps per epoch is known. Received: a dataset of unknown size "
-            "and Checkpoints. Use dataset.repeat() with steps_per_epoch, or "
+            "A run can be resumed only if the number of steps in an epoch is known. Received: a dataset of unknown "
+            "size and Checkpoints. Use dataset.repeat() with steps_per_epoch, or "
             "dataset.apply(tf.data.experimental.assert_cardinality(steps))."
         )
     if steps_per_epoch and not fills_epochs(x, steps_per_epoch):

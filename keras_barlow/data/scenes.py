@@ -48,13 +48,13 @@ def scenes(images, labels, count, size=96, sides=(20, 40), objects=4, seed=0):
     """
     if not 1 <= sides[0] <= sides[1] <= size:
         raise ValueError(
-            "`sides` must be a pair (smallest, largest) from 1 to the size of the scene. "
+            "`sides` must be a pair (smallest, largest) from 1 to the side of the scene. "
             f"Received: sides={sides}, size={size}. Use smaller sides or a larger size."
         )
     if objects < 1 or len(images) < 1:
         raise ValueError(
             "A scene needs at least one object and one image to draw. "
-            f"Received: objects={objects} and {len(images)} images. Pass at least 1 of each."
+            f"Received: objects={objects} of {len(images)} images. Pass at least 1 of each."
         )
     rng = np.random.default_rng(seed)
     drawn = Scenes(
