@@ -134,8 +134,8 @@ def random_boxes(numbers, image_height, image_width, *, scale, ratio):
     heights = ops.concatenate([heights, ops.minimum(image_height, ops.round(image_width / ratio[0]))], axis=1)
     widths = ops.concatenate([widths, ops.minimum(image_width, ops.round(image_height * ratio[1]))], axis=1)
     first = ops.argmax(ops.concatenate([ops.cast(fits, "int32"), ops.ones_like(fits[:, :1], "int32")], axis=1), axis=1)
-    chosen = ops.one_hot(first, _ATTEMPTS + 1)
-    height, width = ops.sum(chosen * heights, axis=1), ops.sum(chosen * widths, axis=1)
+    selection = ops.one_hot(first, _ATTEMPTS + 1)
+    height, width = ops.sum(selection * heights, axis=1), ops.sum(selection * widths, axis=1)
     free_rows, free_columns = image_height[:, 0] - height, image_width[:, 0] - width
     attempted = first < _ATTEMPTS
     return {

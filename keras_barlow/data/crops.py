@@ -98,9 +98,9 @@ def reductions(boxes, crops):
     Returns:
         int32 tensor `(batch,)`: 0 for full size; 1, 2 and 3 for a half, a quarter and an eighth along each axis.
     """
-    needed = tf.constant([[crop.height, crop.width] for crop in crops], tf.float32)
-    spare = tf.reduce_min(boxes[:, :, 2:] / needed, axis=(1, 2)) / _SPARE
-    return tf.reduce_sum(tf.cast(spare[:, None] >= tf.constant(_REDUCTIONS[1:], tf.float32), tf.int32), axis=1)
+    crop_sizes = tf.constant([[crop.height, crop.width] for crop in crops], tf.float32)
+    ratio = tf.reduce_min(boxes[:, :, 2:] / crop_sizes, axis=(1, 2)) / _SPARE
+    return tf.reduce_sum(tf.cast(ratio[:, None] >= tf.constant(_REDUCTIONS[1:], tf.float32), tf.int32), axis=1)
 
 
 def _windows(boxes, size, reduction):

@@ -205,8 +205,8 @@ def _unknown_format(file):
     start = file.read(32).lstrip(b"\xef\xbb\xbf \r\n\t")
     matches = (kind for offset, signature, kind in _OTHER_FORMATS if start[offset:].startswith(signature))
     kind = next(matches, None)
-    found = f"this file looks like {kind}" if kind else "this file is none of them, or damaged"
-    return UnidentifiedImageError(f"images must be JPEG, PNG, WebP, BMP, TIFF or GIF; {found}")
+    problem = f"this file looks like {kind}" if kind else "this file is none of them, or damaged"
+    return UnidentifiedImageError(f"images must be JPEG, PNG, WebP, BMP, TIFF or GIF; {problem}")
 
 
 def _has_end(file):

@@ -193,20 +193,20 @@ def _walk(root, left_out):
     folder is read under one name only, so cyclic links and links to parents end the walk there.
     """
     files, folders, links = [], [], []
-    pending, seen = [""], None
+    pending, visited = [""], None
     while pending or links:
         if not pending:
-            if seen is None:
-                seen = {_identity(os.path.join(root, folder)) for folder in folders}
-                seen.update(map(_identity, _with_parents(root)))
+            if visited is None:
+                visited = {_identity(os.path.join(root, folder)) for folder in folders}
+                visited.update(map(_identity, _with_parents(root)))
             pending.append(heapq.heappop(links))
         folder = pending.pop()
-        if seen is not None:
+        if visited is not None:
             identity = _identity(os.path.join(root, folder))
-            if identity in seen:
+            if identity in visited:
                 left_out.add(_LINKED_TWICE, folder)
                 continue
-            seen.add(identity)
+            visited.add(identity)
         if folder:
             folders.append(folder)
         for name, kind in _entries(root, folder):
@@ -274,9 +274,9 @@ def _image_names(names, left_out, path):
             suffix = os.path.splitext(name)[1].lower()
             left_out.add(f"of another format ({suffix or 'no suffix'})", name)
     if not images:
-        found = f", but {left_out}" if left_out else ""
+        details = f", but {left_out}" if left_out else ""
         raise ValueError(
             f"There must be image files ({', '.join(IMAGE_SUFFIXES)}). Received: {printable(path)}, which has none"
-            f"{found}. Convert the images to one of these formats, or check the path."
+            f"{details}. Convert the images to one of these formats, or check the path."
         )
     return images

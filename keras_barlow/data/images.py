@@ -70,8 +70,8 @@ class FileImages(Images):
 
         for rows in self._progress("Checking"):
             list(_threads().map(check, rows))
-        kept = [row for row in range(len(self)) if row not in errors]
-        return self.take(np.array(kept, "int64")), [errors[row] for row in sorted(errors)]
+        rows = [row for row in range(len(self)) if row not in errors]
+        return self.take(np.array(rows, "int64")), [errors[row] for row in sorted(errors)]
 
     def in_memory(self):
         """Reads all images.

@@ -162,9 +162,9 @@ class LeftOut:
     def __str__(self):
         # The reasons with the most names, in the order in which they were added.
         reasons = sorted(self._reasons, key=lambda reason: -self._reasons[reason][0])
-        shown = [reason for reason in self._reasons if reason in reasons[: self._REASONS]]
+        top_reasons = [reason for reason in self._reasons if reason in reasons[: self._REASONS]]
         text = []
-        for reason in shown:
+        for reason in top_reasons:
             count, names = self._reasons[reason]
             text.append(f"{count} {reason}: {', '.join(names)}{', ...' if count > len(names) else ''}")
         others = sum(self._reasons[reason][0] for reason in reasons[self._REASONS :])

@@ -54,8 +54,8 @@ def read_npz(path, decoder, labels=True, left_out=None):
                 )
             test_role = next((role for role in ("test", "val") if names[role]), None)
             pair = [names[role] and _read(file, *names[role], labels) for role in ("train", test_role) if role]
-            used = {name for role in ("train", test_role) if role for name in names[role]}
-            for name in sorted(set(file.files) - used):
+            used_names = {name for role in ("train", test_role) if role for name in names[role]}
+            for name in sorted(set(file.files) - used_names):
                 _count_unused(name, file, names, labels, pair, left_out, source)
     except _InvalidArrays as error:
         raise ValueError(str(error)) from None
@@ -64,8 +64,8 @@ def read_npz(path, decoder, labels=True, left_out=None):
         raise ValueError(
             f"The file must be a readable .npz file. Received: {source} ({error}). Save it again with np.savez."
         ) from error
-    resized = [_resize(*arrays, decoder) for arrays in pair]
-    return _make_datasets(resized, [names["train"], test_role and names[test_role]], source)
+    arrays = [_resize(*entry, decoder) for entry in pair]
+    return _make_datasets(arrays, [names["train"], test_role and names[test_role]], source)
 
 
 class _InvalidArrays(Exception):
@@ -74,24 +74,24 @@ class _InvalidArrays(Exception):
 
 def _find_names(role, names, source):
     """Names of the images and labels of a role, or None."""
-    found = [pair for pair in _ROLES[role] if pair[0] in names]
-    if len(found) > 1:
+    matches = [pair for pair in _ROLES[role] if pair[0] in names]
+    if len(matches) > 1:
         raise _InvalidArrays(
             f"There must be only one array of {role} images. "
-            f"Received: {' and '.join(pair[0] for pair in found)} in {source}. Keep one of them."
+            f"Received: {' and '.join(pair[0] for pair in matches)} in {source}. Keep one of them."
         )
-    return found[0] if found else None
+    return matches[0] if matches else None
 
 
 def _read(file, image_name, label_name, labels):
     return image_name, file[image_name], label_name, file[label_name] if labels and label_name in file.files else None
 
 
-def _count_unused(name, file, used_names, labels, pair, left_out, source):
+def _count_unused(name, file, role_names, labels, pair, left_out, source):
     """Counts an unused array, or raises an error if it may be the missing labels."""
     if name in {name for pairs in _ROLES.values() for names in pairs for name in names[1:]} and not labels:
         return
-    if used_names["val"] and name in used_names["val"]:
+    if role_names["val"] and name in role_names["val"]:
         left_out.add("validation arrays (the test images are used)", name)
         return
     for image_name, images, label_name, numbers in pair:

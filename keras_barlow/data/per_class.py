@@ -20,11 +20,11 @@ def first_of_each_class(labels, count):
     >>> first_of_each_class(np.array([0, 1, 1, 0, 1]), count=2).tolist()
     [0, 1, 2, 3]
     """
-    seen = collections.Counter()
+    counts = collections.Counter()
     rows = []
     for row, label in enumerate(np.asarray(labels).tolist()):
-        seen[label] += 1
-        if seen[label] <= count:
+        counts[label] += 1
+        if counts[label] <= count:
             rows.append(row)
     return np.array(rows, "int64")
 

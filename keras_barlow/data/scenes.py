@@ -42,8 +42,8 @@ def scenes(images, labels, count, size=96, sides=(20, 40), objects=4, seed=0):
 
     Example:
 
-    >>> drawn = scenes(np.zeros((5, 8, 8, 3), "uint8"), np.arange(5), count=2, size=32, sides=(8, 12))
-    >>> drawn.images.shape, drawn.boxes.shape, drawn.labels.shape
+    >>> result = scenes(np.zeros((5, 8, 8, 3), "uint8"), np.arange(5), count=2, size=32, sides=(8, 12))
+    >>> result.images.shape, result.boxes.shape, result.labels.shape
     ((2, 32, 32, 3), (2, 4, 4), (2, 4))
     """
     if not 1 <= sides[0] <= sides[1] <= size:
@@ -57,12 +57,12 @@ def scenes(images, labels, count, size=96, sides=(20, 40), objects=4, seed=0):
             f"Received: objects={objects} of {len(images)} images. Pass at least 1 of each."
         )
     rng = np.random.default_rng(seed)
-    drawn = Scenes(
+    result = Scenes(
         np.empty((count, size, size, 3), "uint8"),
         np.full((count, objects, 4), -1, "float32"),
         np.full((count, objects), -1, "int64"),
     )
-    for scene, boxes, classes in zip(*drawn, strict=True):
+    for scene, boxes, classes in zip(*result, strict=True):
         scene[:] = rng.integers(0, 256, 3)
         squares = _disjoint_squares(size, sides, int(rng.integers(1, objects + 1)), rng)
         for number, (left, top, side) in enumerate(squares):
@@ -71,7 +71,7 @@ def scenes(images, labels, count, size=96, sides=(20, 40), objects=4, seed=0):
             scene[top : top + side, left : left + side] = scaled
             boxes[number] = left, top, left + side, top + side
             classes[number] = labels[row]
-    return drawn
+    return result
 
 
 def _disjoint_squares(size, sides, count, rng):

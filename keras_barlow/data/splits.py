@@ -160,20 +160,20 @@ def _split_folders(folders, source):
             f"Received: {source}, which has {'/, '.join(sorted(folders))}/ only. Add train/, or rename the folders."
         )
     if "train" not in by_role or (classes and not by_role.keys() & {"test", "val"}):
-        split_names = [folder for found in by_role.values() for folder in found]
+        split_names = [name for names in by_role.values() for name in names]
         logging.warning(
             "%s/ of %s are read as classes, like the other folders: splits are train/ next to test/ or val/.",
             "/, ".join(split_names),
             source,
         )
         return {}
-    for found in by_role.values():
-        if len(found) > 1:
+    for names in by_role.values():
+        if len(names) > 1:
             raise ValueError(
                 "Each split must be in one folder. "
-                f"Received: {'/ and '.join(found)}/ in {source}. Move their images into one of them."
+                f"Received: {'/ and '.join(names)}/ in {source}. Move their images into one of them."
             )
-    return {role: found[0] for role, found in by_role.items()}
+    return {role: names[0] for role, names in by_role.items()}
 
 
 def _empty(folders, names):

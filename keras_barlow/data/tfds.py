@@ -43,7 +43,7 @@ class RecordImages(Images):
         except (KeyError, ValueError) as error:
             raise ValueError(
                 f"The split must be one of {builder.info.name}: {', '.join(builder.info.splits)}, with an optional "
-                f"slice such as train[:80%]. Received: {split!r}."
+                f"slice such as train[:80%]. Received: {split!r}. Choose one of them."
             ) from error
         if not len(self):
             raise ValueError(
@@ -149,12 +149,12 @@ class RecordImages(Images):
         def part(index):
             return tf.data.experimental.from_variant(tf.stack(order)[index], spec)
 
-        mixed = shuffled(len(self._parts), seed, epoch).interleave(part, cycle_length=_PARTS_AT_ONCE)
+        records = shuffled(len(self._parts), seed, epoch).interleave(part, cycle_length=_PARTS_AT_ONCE)
         size = self._info.num_bytes / len(self)
         key = tf.cast(order_key(seed, epoch), "int64")
         # The raw op, because `Dataset.shuffle` does not accept a seed that is a tensor of the graph.
         window = tf.raw_ops.ShuffleDataset(
-            input_dataset=tf.data.experimental.to_variant(mixed),
+            input_dataset=tf.data.experimental.to_variant(records),
             buffer_size=max(2, min(len(self), int(_SHUFFLE_BYTES / max(1, size)))),
             seed=key[0],
             seed2=key[1],
@@ -180,7 +180,10 @@ class RecordImages(Images):
 
     def _decode(self, encoded):
         images = tf.numpy_function(
-            lambda contents: np.stack([self._one(content) for content in contents]), [encoded], tf.uint8, stateful=False
+            lambda contents: np.stack([self._decode_one(content) for content in contents]),
+            [encoded],
+            tf.uint8,
+            stateful=False,
         )
         return tf.ensure_shape(images, (encoded.shape[0], self.image_size, self.image_size, 3))
 
@@ -197,10 +200,12 @@ class RecordImages(Images):
         """Reads images by row number, in one pass over the records that decodes only these images."""
         unique_rows, positions = np.unique(rows, return_inverse=True)
         examples = self._contents().enumerate()
-        chosen = examples.filter(lambda row, _: tf.reduce_any(row == unique_rows)).take(len(unique_rows))
-        return np.stack([self._one(content) for _, content in chosen.as_numpy_iterator()])[positions.reshape(-1)]
+        examples = examples.filter(lambda row, _: tf.reduce_any(row == unique_rows)).take(len(unique_rows))
+        return np.stack([self._decode_one(content) for _, content in examples.as_numpy_iterator()])[
+            positions.reshape(-1)
+        ]
 
-    def _one(self, content):
+    def _decode_one(self, content):
         return self.decoder.decode(content, self._image_name)
 
 

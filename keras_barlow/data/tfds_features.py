@@ -33,18 +33,18 @@ def image_feature(builder):
         if isinstance(features[name], tfds.features.Image)
         and not isinstance(features[name], tfds.features.LabeledImage)
     ]
-    chosen = next((name for name in (_supervised(builder)[0], "image") if name in images), None)
-    if chosen is None and len(images) == 1:
-        chosen = images[0]
-    if chosen is None or features[chosen].np_dtype not in (np.uint8, np.uint16):
+    choice = next((name for name in (_supervised(builder)[0], "image") if name in images), None)
+    if choice is None and len(images) == 1:
+        choice = images[0]
+    if choice is None or features[choice].np_dtype not in (np.uint8, np.uint16):
         raise ValueError(
             f"Every example must have one image of 8 or 16 bits. Received: {builder.info.name} with the features "
             f"{', '.join(sorted(names)) or features}, of which {len(images)} are images. Prepare a dataset with one "
             "top-level Image feature, or save its images in a folder."
         )
     if len(images) > 1:
-        logging.warning("%s has several image features, %s; using %s.", builder.info.name, images, chosen)
-    return chosen
+        logging.warning("%s has several image features, %s; using %s.", builder.info.name, images, choice)
+    return choice
 
 
 def label_features(builder):
@@ -65,9 +65,9 @@ def label_features(builder):
     features = builder.info.features
     classes = [name for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
     supervised = _supervised(builder)[1]
-    chosen = next((name for name in (supervised, "label") if name in classes), None)
-    if chosen is not None or len(classes) == 1:
-        return chosen or classes[0], None
+    choice = next((name for name in (supervised, "label") if name in classes), None)
+    if choice is not None or len(classes) == 1:
+        return choice or classes[0], None
     element = getattr(features["labels"], "feature", None) if "labels" in features else None
     if isinstance(element, tfds.features.ClassLabel):
         # VOC omits objects that are difficult to see from its second list; they are ignored.
