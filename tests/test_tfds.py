@@ -269,4 +269,4 @@ def test_unsupported_formats_are_rejected_in_records_too(tmp_path):
     store(tmp_path, "set", {"image": tfds.features.Image(shape=(None, None, 3))}, train=examples())
     train, _ = data.load(tmp_path, 8, dataset="set", memory_limit=0)
     with pytest.raises(ValueError, match=r"an image of set, train.*PostScript"):
-        train._decode_one(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+        train._decode_all([b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])

@@ -179,12 +179,7 @@ class RecordImages(Images):
         return without_autotune(batches.map(self._decode, num_parallel_calls=2).prefetch(2))
 
     def _decode(self, encoded):
-        images = tf.numpy_function(
-            lambda contents: np.stack([self._decode_one(content) for content in contents]),
-            [encoded],
-            tf.uint8,
-            stateful=False,
-        )
+        images = tf.numpy_function(self._decode_all, [encoded], tf.uint8, stateful=False)
         return tf.ensure_shape(images, (encoded.shape[0], self.image_size, self.image_size, 3))
 
     def _examples(self, split=None):
@@ -201,12 +196,10 @@ class RecordImages(Images):
         unique_rows, positions = np.unique(rows, return_inverse=True)
         examples = self._contents().enumerate()
         examples = examples.filter(lambda row, _: tf.reduce_any(row == unique_rows)).take(len(unique_rows))
-        return np.stack([self._decode_one(content) for _, content in examples.as_numpy_iterator()])[
-            positions.reshape(-1)
-        ]
+        return self._decode_all(content for _, content in examples.as_numpy_iterator())[positions.reshape(-1)]
 
-    def _decode_one(self, content):
-        return self.decoder.decode(content, self._image_name)
+    def _decode_all(self, contents):
+        return np.stack([self.decoder.decode(content, self._image_name) for content in contents])
 
 
 def prepared_builder(name, data_dir, download=False):
