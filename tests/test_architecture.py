@@ -23,6 +23,7 @@ LAYERS = [
         "networks",
         "optimizers",
         "plots",
+        "tensorflow_internals",
         "version",
         "weights",
         "whole_files",
