@@ -14,7 +14,8 @@ import ml_dtypes
 
 from keras_barlow.weights.archive import Archive
 from keras_barlow.weights.limits import RESAVE, Refused, allowance, shown
-from keras_barlow.weights.pickle_machine import SHELL, Global, Machine, fill
+from keras_barlow.weights.pickle_machine import Machine
+from keras_barlow.weights.pickle_values import SHELL, Global, fill
 from keras_barlow.weights.safetensors_file import is_safetensors, safetensors_tensors
 from keras_barlow.weights.tensors import Storage, Tensor, read_slice
 
