@@ -4,6 +4,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from keras_barlow import keras_internals
+
 # Standardized images reach 2.7. A batch on 0..255 without a single value above this would be black. On the other side,
 # a bicubic filter overshoots by less than the margin.
 _DARKEST = 4.0
@@ -86,15 +88,14 @@ def telling_model(model):
     Returns:
         `model`.
     """
-    predict = model.predict
 
-    def telling_predict(x, *args, **kwargs):
-        if not isinstance(x, tf.data.Dataset):
-            tell_scale(first_images(x))
-        return predict(telling(x) if isinstance(x, tf.data.Dataset) else x, *args, **kwargs)
+    def prepared(x):
+        if isinstance(x, tf.data.Dataset):
+            return telling(x)
+        tell_scale(first_images(x))
+        return x
 
-    model.predict = telling_predict
-    return model
+    return keras_internals.prepare_inputs_of_predict(model, prepared)
 
 
 def telling(dataset):

@@ -81,3 +81,27 @@ def is_validation_of_fit(arguments):
         A Python boolean.
     """
     return bool(arguments.get("_use_cached_eval_dataset"))
+
+
+def prepare_inputs_of_predict(model, prepare):
+    """Makes `predict` of one model pass its first argument through a function.
+
+    Keras compiles `predict` with XLA, where a layer cannot look at its inputs, and has no hook for them. A subclass of
+    `keras.Model` would have a name of its own in every saved file. Copies and saved files of the model have the
+    `predict` of Keras.
+    Private: none, but the method is replaced on the instance (Keras 3.10 to 3.15).
+
+    Args:
+        model: `keras.Model`.
+        prepare: Function from the inputs of `predict` to those that it shall use.
+
+    Returns:
+        `model`.
+    """
+    predict = model.predict
+
+    def prepared_predict(x, *args, **kwargs):
+        return predict(prepare(x), *args, **kwargs)
+
+    model.predict = prepared_predict
+    return model

@@ -1,7 +1,6 @@
 """Features of a collection of image files, written part by part."""
 
 import json
-import os
 import pathlib
 import time
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from keras_barlow.evaluation.features import check_images
 from keras_barlow.retrieval import fingerprints, storage
+from keras_barlow.whole_files import UNFINISHED, replacing
 
 _PART = 4096
 
@@ -55,17 +55,17 @@ def extract(encoder, images, path, batch_size=256, verbose=1):
         # Named by the state of its images before they are read: a part of images that have changed is not found.
         files.append(parts / f"{start:09d}-{fingerprints.of_files(part.files, part.names)[:16]}.npy")
         if not files[-1].exists():
-            with open(parts / "unfinished", "wb") as file:
-                np.save(file, _features(encoder, part, batch_size))
-            os.replace(parts / "unfinished", files[-1])
+            features = _features(encoder, part, batch_size)
+            with replacing(files[-1]) as unfinished, open(unfinished, "wb") as file:
+                np.save(file, features)
             extracted += len(part)
         bar.update(start + len(part))
     if verbose and extracted:
         print(f"{extracted} images, {extracted / (time.time() - began):.0f} a second")
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    write(unfinished, images.names, files, fingerprint)
-    os.replace(unfinished, path)
-    for file in [*parts.glob("*.npy"), parts / "settings.json"]:
+    with replacing(path) as unfinished:
+        write(unfinished, images.names, files, fingerprint)
+    # A killed run may have left an unfinished part.
+    for file in [*parts.glob("*.npy"), *parts.glob(f"*{UNFINISHED}"), parts / "settings.json"]:
         file.unlink()
     parts.rmdir()
     return path
@@ -127,6 +127,5 @@ def _claim(parts, settings, fingerprint):
             )
         return
     parts.mkdir(parents=True, exist_ok=True)
-    unfinished = parts / "settings.unfinished"
-    unfinished.write_text(json.dumps({**settings, "encoder": fingerprint}))
-    unfinished.rename(file)
+    with replacing(file) as unfinished:
+        unfinished.write_text(json.dumps({**settings, "encoder": fingerprint}))

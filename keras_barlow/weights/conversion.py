@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import weakref
 
 import keras
 import ml_dtypes
@@ -16,6 +17,8 @@ from keras_barlow.weights.torch_file import read_tensors
 _COUNTED = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
 # Second networks of methods with a teacher; the first is the one that is trained.
 _TEACHERS = re.compile(r"momentum|teacher|target|ema|(_k|_m)\b")
+# Batches seen by PyTorch's normalization layers, by the Keras layer that took their numbers; Keras does not count them.
+_BATCHES_TRACKED = weakref.WeakKeyDictionary()
 _NORMALIZATION = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
@@ -107,8 +110,7 @@ def load_torch(path, encoder, prefix=None):
     for (_, variable), value in zip(wanted, values, strict=True):
         variable.assign(_to_keras(value))
     for layer, batches in tracked:
-        # Keras does not count; it is kept for `save_torch`.
-        layer.batches_tracked = batches
+        _BATCHES_TRACKED[layer] = batches
     used = set(names)
     return Loaded(prefix, tuple(names), tuple(name for name in tensors if name not in used))
 
@@ -134,7 +136,7 @@ def save_torch(encoder, path):
     """
     state = {name: _to_torch(variable) for name, variable in _named_variables(encoder)}
     for layer, name in _normalizations(encoder):
-        state[f"{name}.num_batches_tracked"] = np.array(getattr(layer, "batches_tracked", 0), "int64")
+        state[f"{name}.num_batches_tracked"] = np.array(_BATCHES_TRACKED.get(layer, 0), "int64")
     file = os.fsdecode(os.path.expanduser(path))
     if file.endswith(".safetensors"):
         safetensors.numpy.save_file(state, file, metadata={"format": "pt"})
