@@ -266,7 +266,7 @@ def test_an_export_without_the_files_it_names(name, tmp_path):
 
 
 def test_publishing_writes_the_folder_that_is_uploaded(tmp_path, monkeypatch):
-    model, card = trained(), {"licence": "apache-2.0", "data": "5 images", "metrics": {"k-NN top-1": 0.5}}
+    model, card = trained(), {"license": "apache-2.0", "data": "5 images", "metrics": {"k-NN top-1": 0.5}}
     uploaded = []
 
     def contents(folder):
@@ -317,7 +317,7 @@ def test_bad_formats(tmp_path):
     for arguments, message in (
         ({"format": "torch"}, "must be one of"),
         ({"input_dtype": "float16"}, "'float32' or 'uint8'"),
-        ({"card": {"license": "mit"}}, "recipe, data, metrics and licence. Received: 'license'"),
+        ({"card": {"author": "me"}}, "recipe, data, metrics and license. Received: 'author'"),
         ({"format": "onnx"}, r"end with \.onnx"),
         ({"format": "litert", "feature_maps": True}, "are for a SavedModel"),
     ):

@@ -159,21 +159,29 @@ def test_nothing_of_this_machine_is_in_an_export(encoder, tmp_path):
 INJECTIONS = ["mit\nextra: true", "mit\r\nx: y", "mit\x85x", "mit\u2028x", "", " ", 3, ["mit"]]
 
 
-@pytest.mark.parametrize("licence", INJECTIONS, ids=repr)
-def test_a_licence_is_one_line(licence, encoder, tmp_path):
-    with pytest.raises(ValueError, match="`licence` must be the identifier of a licence on one line"):
-        export.save_encoder(encoder, tmp_path / "encoder", card={"licence": licence})
+@pytest.mark.parametrize("license", INJECTIONS, ids=repr)
+def test_a_license_is_one_line(license, encoder, tmp_path):
+    with pytest.raises(ValueError, match="`license` must be a license identifier on one line"):
+        export.save_encoder(encoder, tmp_path / "encoder", card={"license": license})
     assert not list(tmp_path.iterdir())
 
 
+def test_the_old_spelling_of_license_warns_and_works(encoder, tmp_path):
+    with pytest.warns(DeprecationWarning, match="`licence` is now `license`"):
+        path = export.save_encoder(encoder, tmp_path / "encoder", card={"licence": "mit"})
+    assert "license: mit\n" in pathlib.Path(path, "README.md").read_text()
+    with pytest.raises(ValueError, match="Received: 'licence'"):
+        export.save_encoder(encoder, path, card={"licence": "mit", "license": "mit"})
+
+
 @pytest.mark.parametrize(
-    "licence", ["apache-2.0", "CC BY-SA 4.0", "no", "mit # x", "a: b", '"q', "{x}", "caf\u00e9", "1.0"]
+    "license", ["apache-2.0", "CC BY-SA 4.0", "no", "mit # x", "a: b", '"q', "{x}", "caf\u00e9", "1.0"]
 )
-def test_the_header_holds_what_was_given(licence, encoder):
-    text = card.model_card(encoder, licence=licence, data="a\n---\nlicense: mit\n| b", recipe={"x\ny": "a\n# b"})
+def test_the_header_holds_what_was_given(license, encoder):
+    text = card.model_card(encoder, license=license, data="a\n---\nlicense: mit\n| b", recipe={"x\ny": "a\n# b"})
     _, header, body = text.split("---\n", 2)
     fields = yaml.safe_load(header)
-    assert fields["license"] == licence
+    assert fields["license"] == license
     assert set(fields) == {"license", "library_name", "pipeline_tag", "tags"}
     assert "| trained on | a --- license: mit \\| b |" in body and "- x y: a # b" in body
 

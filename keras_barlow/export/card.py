@@ -4,10 +4,12 @@ import hashlib
 import json
 import numbers
 import re
+import warnings
 
 import numpy as np
 
-_LICENCE = "unknown"
+_UNKNOWN_LICENSE = "unknown"
+_FIELDS = ("recipe", "data", "metrics", "license")
 _STAMP = "<!-- keras_barlow wrote this text; sha256 {digest} -->\n"
 _COLORS = {1: "gray", 3: "RGB", 4: "RGBA"}
 # Words that YAML reads as a boolean or as nothing.
@@ -22,7 +24,7 @@ def model_card(
     recipe=None,
     data=None,
     metrics=None,
-    licence=None,
+    license=None,
 ):
     """The text of `README.md` in an export, with the header that the Hugging Face hub reads.
 
@@ -34,7 +36,7 @@ def model_card(
         recipe: Dictionary of settings, or a string.
         data: What it was trained on, a string.
         metrics: Dictionary from names to numbers, strings, lists of them, or further dictionaries.
-        licence: Identifier of a licence, `"apache-2.0"`; one line.
+        license: License identifier on one line, such as `"apache-2.0"`.
 
     Returns:
         A string of Markdown. It ends with a comment from which `save_encoder` knows that nobody has changed it.
@@ -52,7 +54,7 @@ def model_card(
     height, width, channels = encoder.input_shape[1:]
     values = "float32, in [0, 1]" if input_dtype == "float32" else "uint8, 0 to 255"
     features = encoder.output_shape[-1]
-    licence, license_field = _checked_licence(licence)
+    license, license_field = _checked_license(license)
     sides = f"{height or 'any height'}, {width or 'any width'}, {channels}"
     lines = [
         "---",
@@ -70,7 +72,7 @@ def model_card(
         f"| features out | float32, `(batch, {features})` |",
         f"| parameters | {encoder.count_params():,} |",
         f"| trained on | {'not stated' if data is None else _line(data)} |",
-        f"| licence | {licence} |",
+        f"| license | {license} |",
         "",
         "Scale and standardisation are inside: give the images as they are said above.",
         "",
@@ -98,6 +100,33 @@ def model_card(
         )
     lines += ["", "Zbontar, Jing, Misra, LeCun, Deny: Barlow Twins, ICML 2021, https://arxiv.org/abs/2103.03230"]
     return _stamped("\n".join(lines) + "\n")
+
+
+def checked_fields(fields):
+    """The fields that a user passes for the card, under their current names.
+
+    Args:
+        fields: Dictionary with any of `recipe`, `data`, `metrics` and `license`; or None. `licence`, the spelling of
+            release 0.1, gives a warning and is accepted until release 0.3.
+
+    Returns:
+        Dictionary of arguments of `model_card`.
+
+    Raises:
+        ValueError: If there is another field, or both spellings.
+    """
+    fields = dict(fields or {})
+    if "licence" in fields and "license" not in fields:
+        warnings.warn(
+            "The card field `licence` is now `license`. The old spelling goes in 0.3.", DeprecationWarning, stacklevel=3
+        )
+        fields["license"] = fields.pop("licence")
+    unknown = sorted(set(fields) - set(_FIELDS))
+    if unknown:
+        raise ValueError(
+            f"`card` may hold {', '.join(_FIELDS[:-1])} and {_FIELDS[-1]}. Received: {unknown[0]!r}. Remove it."
+        )
+    return fields
 
 
 def _code(height, width, channels, input_dtype, features):
@@ -131,18 +160,18 @@ def _stamped(text):
     return text + _STAMP.format(digest=hashlib.sha256(text.encode()).hexdigest())
 
 
-def _checked_licence(licence):
-    """The licence as text for the table, and as a value of YAML."""
-    if licence is None:
-        return "not stated", _LICENCE
-    if not isinstance(licence, str) or not licence.strip() or not licence.isprintable():
+def _checked_license(license):
+    """The license as text for the table, and as a YAML value."""
+    if license is None:
+        return "not stated", _UNKNOWN_LICENSE
+    if not isinstance(license, str) or not license.strip() or not license.isprintable():
         raise ValueError(
-            "`licence` must be the identifier of a licence on one line, such as 'apache-2.0'. "
-            f"Received: licence={licence!r}. Put the text of a licence into a file of its own."
+            "`license` must be a license identifier on one line, such as 'apache-2.0'. "
+            f"Received: license={license!r}. Put the text of a license into a separate file."
         )
-    plain = re.fullmatch(r"[a-z][a-z0-9.+-]*", licence) and licence not in _YAML_WORDS
-    # A string of JSON is one of YAML, too.
-    return _line(licence), licence if plain else json.dumps(licence, ensure_ascii=False)
+    plain = re.fullmatch(r"[a-z][a-z0-9.+-]*", license) and license not in _YAML_WORDS
+    # A JSON string is also a YAML string.
+    return _line(license), license if plain else json.dumps(license, ensure_ascii=False)
 
 
 def _line(value):

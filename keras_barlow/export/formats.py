@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_barlow import keras_internals, networks
 from keras_barlow.export import saved_model
-from keras_barlow.export.card import model_card
+from keras_barlow.export.card import checked_fields, model_card
 from keras_barlow.export.classifier import check_classifier
 from keras_barlow.export.writing import check_folder, local_path, whole_file, whole_folder
 
@@ -63,7 +63,7 @@ def save_encoder(
         check_range: Whether a SavedModel for images in [0, 1] says so, once and on stderr, when it is given images that
             look like 0..255. XLA cannot compile that: False where the export is to be compiled, as for TPUs.
         card: Dictionary of what the model card, `README.md` in the folder of a SavedModel, is to say: `recipe`, `data`,
-            `metrics`, `licence`, each optional; see `card.model_card`.
+            `metrics`, `license`, each optional; see `card.model_card`.
 
     Returns:
         `path`, a string.
@@ -92,13 +92,11 @@ def save_encoder(
             f"`format` must be one of {FORMATS}, and `input_dtype` 'float32' or 'uint8'. "
             f"Received: format={format!r}, input_dtype={input_dtype!r}."
         )
-    unknown = sorted(set(card or {}) - {"recipe", "data", "metrics", "licence"})
-    if unknown:
-        raise ValueError(f"`card` may hold recipe, data, metrics and licence. Received: {unknown[0]!r}.")
+    card = checked_fields(card)
     path = local_path(path)
     if format == "saved_model":
         check_classifier(classifier, encoder.output_shape[-1])
-        text = model_card(encoder, input_dtype, feature_maps, classifier, **(card or {}))
+        text = model_card(encoder, input_dtype, feature_maps, classifier, **card)
         check_folder(path)
         with whole_folder(path) as folder:
             saved_model.save(encoder, folder, input_dtype, feature_maps, classifier, check_range)

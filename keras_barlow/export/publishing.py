@@ -5,6 +5,7 @@ import re
 import shutil
 import tempfile
 
+from keras_barlow.export.card import checked_fields
 from keras_barlow.export.formats import save_encoder
 from keras_barlow.export.writing import check_folder, local_path
 
@@ -18,7 +19,7 @@ def to_kaggle(model, handle, folder=None, dry_run=False, version_notes="", **exp
         folder: Where to write what is uploaded, an empty or new folder; None for a temporary one.
         dry_run: True to write that folder and upload nothing.
         version_notes: What is new.
-        **export: Further arguments of `save_encoder`; `card` holds the licence.
+        **export: Further arguments of `save_encoder`; `card` holds the license.
 
     Returns:
         The folder.
@@ -30,10 +31,11 @@ def to_kaggle(model, handle, folder=None, dry_run=False, version_notes="", **exp
     if not re.fullmatch(r"[\w-]+/[\w-]+/tensorFlow2/[\w.-]+", handle):
         raise ValueError(f"`handle` must be 'owner/model/tensorFlow2/variation'. Received: handle={handle!r}")
     kagglehub = _client("kagglehub", dry_run)
+    export["card"] = checked_fields(export.get("card"))
     folder = _written(model, folder, export)
     if not dry_run:
-        licence = (export.get("card") or {}).get("licence")
-        kagglehub.model_upload(handle, folder, license_name=licence, version_notes=version_notes)
+        license = export["card"].get("license")
+        kagglehub.model_upload(handle, folder, license_name=license, version_notes=version_notes)
     return folder
 
 
@@ -46,7 +48,7 @@ def to_huggingface(model, repo_id, folder=None, dry_run=False, private=False, **
         folder: Where to write what is uploaded, an empty or new folder; None for a temporary one.
         dry_run: True to write that folder and upload nothing.
         private: Whether nobody else sees it, if it is new.
-        **export: Further arguments of `save_encoder`; `card` holds the licence.
+        **export: Further arguments of `save_encoder`; `card` holds the license.
 
     Returns:
         The folder.
