@@ -1,4 +1,4 @@
-"""Files that are either complete or absent."""
+"""Atomic replacement of files."""
 
 import contextlib
 import os
@@ -9,14 +9,14 @@ UNFINISHED = ".unfinished"
 
 @contextlib.contextmanager
 def replacing(path, flush=False):
-    """Writes a file under another name and renames it at the end, so that an interruption leaves `path` as it was.
+    """Writes a file under a temporary name and renames it at the end, so an interruption leaves `path` unchanged.
 
     Args:
         path: File to write or replace.
-        flush: Whether to flush the file and its new name to the disk, so that a power failure cannot lose them.
+        flush: Whether to flush the file and its new name to disk, so that they survive a power failure.
 
     Yields:
-        `pathlib.Path` in the same folder to write to. It is deleted if the block raises an error.
+        `pathlib.Path` of the temporary file to write, in the same folder. It is deleted if the block raises an error.
 
     Example:
 
@@ -43,7 +43,7 @@ def replacing(path, flush=False):
 
 
 def _flush_folder(folder):
-    """Flushes the entries of a folder to the disk, which only POSIX systems need."""
+    """Flushes the entries of a folder to disk. Only POSIX systems need it."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Exact resume: checkpoint files that are either whole or not there, and the state of a training run in them."""
+"""Exact resume: checkpoint files, and the training state that they hold."""
 
 from keras_barlow.checkpoint.checkpoint_file import (
     DamagedCheckpoint,

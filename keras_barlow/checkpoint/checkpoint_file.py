@@ -1,8 +1,8 @@
-"""Exact resume: the state of a training run in one file that is either whole or not there.
+"""Checkpoint files: written atomically, and verified when they are read.
 
-A checkpoint is an ordinary `.npz` file whose last 64 bytes, the comment of the archive, are the SHA-256 of all bytes
-before them. It is written under another name, flushed to the disk and renamed, so that an interrupted write leaves the
-checkpoints before it as they were; and what was damaged afterwards is recognised.
+A checkpoint is an ordinary `.npz` file. Its last 64 bytes, the comment of the zip archive, are the SHA-256 of all bytes
+before them, so any later damage is detected. The file is written under a temporary name, flushed to disk and renamed,
+so an interrupted write leaves earlier checkpoints intact.
 """
 
 import contextlib
@@ -23,19 +23,19 @@ _META = "meta"
 
 
 class DamagedCheckpoint(ValueError):
-    """The file is not what was written."""
+    """The checksum does not match the contents of the checkpoint."""
 
 
 def write(path, arrays, meta):
-    """Writes a checkpoint, or leaves everything as it was.
+    """Writes a checkpoint atomically.
 
     Args:
         path: File to write.
         arrays: Dictionary of NumPy arrays.
-        meta: Dictionary that JSON can hold.
+        meta: Dictionary that can be serialized to JSON.
 
     Raises:
-        OSError: If the disk is full or read-only.
+        OSError: If the disk is full or read-only. No existing file changes.
 
     Example:
 
@@ -51,7 +51,7 @@ def write(path, arrays, meta):
             archive.comment = b"0" * _DIGEST
             for name, array in {_META: np.array(json.dumps(meta)), **arrays}.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    # What NumPy has no name for, bfloat16, it keeps as bytes.
+                    # NumPy has no name for bfloat16 and writes it as raw bytes.
                     np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
         file.seek(-_DIGEST, os.SEEK_END)
         end = file.tell()
@@ -63,16 +63,16 @@ def write(path, arrays, meta):
 
 
 def read(content):
-    """What a checkpoint holds.
+    """Reads a checkpoint and verifies its checksum.
 
     Args:
-        content: Its bytes.
+        content: Bytes of the file.
 
     Returns:
         The pair `(arrays, meta)`.
 
     Raises:
-        DamagedCheckpoint: If a byte is not as it was written, or missing.
+        DamagedCheckpoint: If any byte has changed or is missing.
     """
     _check(content)
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
@@ -81,16 +81,18 @@ def read(content):
 
 
 def latest(folder):
-    """The newest checkpoint that is whole. A damaged one is put aside, with a warning.
+    """Finds the newest intact checkpoint.
+
+    Damaged checkpoints that are newer are renamed to `*.damaged`, with a warning.
 
     Args:
-        folder: Where the checkpoints are.
+        folder: Folder that contains the checkpoints.
 
     Returns:
-        The pair `(path, bytes)`, or None if there is none.
+        The pair `(path, bytes)`, or None if the folder has no checkpoint.
 
     Raises:
-        ValueError: If there are checkpoints and none of them is whole.
+        ValueError: If all checkpoints are damaged.
     """
     paths = list_checkpoints(folder)
     for path in reversed(paths):
@@ -99,37 +101,37 @@ def latest(folder):
             _check(content)
             return path, content
         except DamagedCheckpoint as error:
-            aside = path.with_name(f"{path.name}.damaged")
-            path.rename(aside)
-            logging.warning("The checkpoint %s is damaged: %s. It is now %s.", path, error, aside.name)
+            damaged = path.with_name(f"{path.name}.damaged")
+            path.rename(damaged)
+            logging.warning("The checkpoint %s is damaged: %s. Renamed it to %s.", path, error, damaged.name)
     if paths:
         raise ValueError(
-            f"There must be a checkpoint that is whole. Received: {len(paths)} in {folder}, all of them damaged. "
-            "Choose another folder to start afresh."
+            f"Resuming needs an intact checkpoint. Received: {len(paths)} in {folder}, all of them damaged. "
+            "Choose another folder to start a new run."
         )
     return None
 
 
 def list_checkpoints(folder):
-    """The checkpoints of a folder, the newest last.
+    """Lists the checkpoints in a folder.
 
     Args:
-        folder: Where the checkpoints are.
+        folder: Folder that contains the checkpoints.
 
     Returns:
-        A list of paths.
+        A list of paths, oldest first.
     """
     return sorted(pathlib.Path(folder).glob("step-*.npz"))
 
 
 def check_writable(folder):
-    """Creates a folder for checkpoints if need be, and writes a byte to it.
+    """Creates a folder for checkpoints if it is missing, and checks that files can be written to it.
 
     Args:
-        folder: `pathlib.Path`.
+        folder: `pathlib.Path` of the folder.
 
     Raises:
-        OSError: If that fails.
+        OSError: If the folder cannot be created or written to.
     """
     trial = folder / f"step-{os.getpid()}{UNFINISHED}"
     try:
@@ -138,8 +140,8 @@ def check_writable(folder):
     except OSError as error:
         raise OSError(
             error.errno,
-            f"Checkpoints cannot be written to this folder ({error.strerror}). Make it writable, make room, or choose "
-            "another folder",
+            f"Checkpoints cannot be written to this folder ({error.strerror}). Make it writable, free some space, or "
+            "choose another folder",
             str(folder),
         ) from error
     finally:
@@ -148,23 +150,23 @@ def check_writable(folder):
 
 
 def name_of(step):
-    """The file name of the checkpoint after a number of steps.
+    """Returns the file name of the checkpoint after a number of steps.
 
     Args:
-        step: Integer.
+        step: Number of completed training steps.
 
     Returns:
-        A string; the names are in the order of the steps.
+        A string. File names sort in the order of their steps.
     """
     return f"step-{step:012d}.npz"
 
 
 def keep_newest(folder, count):
-    """Deletes all checkpoints but the newest, and what an interrupted write has left.
+    """Deletes all but the newest checkpoints, and the leftovers of interrupted writes.
 
     Args:
-        folder: Where the checkpoints are.
-        count: How many to keep.
+        folder: Folder that contains the checkpoints.
+        count: Number of checkpoints to keep.
     """
     for path in [*list_checkpoints(folder)[:-count], *pathlib.Path(folder).glob(f"step-*{UNFINISHED}")]:
         path.unlink(missing_ok=True)

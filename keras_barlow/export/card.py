@@ -118,7 +118,9 @@ def checked_fields(fields):
     fields = dict(fields or {})
     if "licence" in fields and "license" not in fields:
         warnings.warn(
-            "The card field `licence` is now `license`. The old spelling goes in 0.3.", DeprecationWarning, stacklevel=3
+            "The card field `licence` is now `license`. The old spelling will be removed in 0.3.",
+            DeprecationWarning,
+            stacklevel=3,
         )
         fields["license"] = fields.pop("licence")
     unknown = sorted(set(fields) - set(_FIELDS))
