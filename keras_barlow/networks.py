@@ -123,8 +123,8 @@ def checked_predictor(predictor, embedding_shape):
     predictor, shape = built(predictor, embedding_shape, "predictor")
     if shape != tuple(embedding_shape):
         raise ValueError(
-            "The predictor must keep the width of the embeddings, because its output is compared with embeddings of the "
-            f"other view. Received: {embedding_shape[-1]} features in and {shape[-1]} out. "
+            "The predictor must keep the width of the embeddings, because its output is compared with the embeddings "
+            f"of the other view. Received: {embedding_shape[-1]} features in and {shape[-1]} out. "
             f"End it with {embedding_shape[-1]} units."
         )
     return predictor

@@ -1,4 +1,4 @@
-"""What each instruction of a pickle does to the stack of `pickle_machine.Machine`."""
+"""The instructions of a pickle, as functions of a `pickle_machine.Machine`."""
 
 import struct
 
@@ -11,7 +11,7 @@ def _extend(machine, values):
     if type(target) is list:
         target.extend(values)
     elif target is not SHELL:
-        raise Refused("its pickle appends to what is no list")
+        raise Refused("its pickle appends to something that is not a list")
 
 
 def _set_items(machine, values):
@@ -19,7 +19,7 @@ def _set_items(machine, values):
     if type(target) is dict:
         fill(target, values[::2], values[1::2])
     elif target is not SHELL:
-        raise Refused("its pickle sets items of what is no dictionary")
+        raise Refused("its pickle sets items of something that is not a dictionary")
 
 
 def _text(data):
@@ -30,7 +30,7 @@ def _text(data):
 
 
 def _old_text(data):
-    """Strings of Python 2, which may hold bytes of any kind."""
+    """Decodes a Python 2 string, which may hold arbitrary bytes."""
     return data.decode("utf-8", "surrogateescape")
 
 
@@ -42,7 +42,7 @@ def _decimal(line):
     try:
         return int(line.rstrip(b"L"))
     except ValueError:
-        raise Refused("its pickle has a number that is none") from None
+        raise Refused("its pickle has a malformed number") from None
 
 
 def _number(form):
@@ -64,7 +64,7 @@ def _push_number(form):
 
 
 def _push_counted(form, decode):
-    """A value whose length stands before it."""
+    """Pushes a value that is preceded by its length."""
     length = _number(form)
     return lambda machine: machine.stack.append(decode(machine.take(length(machine))))
 
@@ -75,7 +75,7 @@ def _push_tuple(count):
 
 def _push_marked(kind):
     def push(machine):
-        values = machine.marked()  # Before the stack is looked up: it is another one then.
+        values = machine.marked()  # First, because this replaces the stack.
         machine.stack.append(kind(values))
 
     return push
@@ -102,7 +102,7 @@ def _named(machine):
 def _named_by_values(machine):
     module, name = machine.last(2)
     if type(module) is not str or type(name) is not str:
-        raise Refused("its pickle names something by what is no text")
+        raise Refused("its pickle names an object by something that is not text")
     machine.stack.append(machine.find(module, name))
 
 
@@ -121,7 +121,7 @@ def _call_marked(machine):
 
 
 def _set_state(machine):
-    # Attributes of records and of dictionaries (`_metadata`): nothing of them is needed.
+    # Attributes of records and dictionaries (such as `_metadata`) are not needed.
     target, _ = machine.last(2)
     machine.stack.append(target)
 
@@ -131,15 +131,15 @@ def _storage(machine):
 
 
 INSTRUCTIONS = {
-    b"\x80": _skip(1),  # The protocol.
-    b"\x95": _skip(8),  # The length of a frame.
+    b"\x80": _skip(1),  # Protocol.
+    b"\x95": _skip(8),  # Length of a frame.
     b"N": _push(None),
     b"\x88": _push(True),
     b"\x89": _push(False),
     b")": _push(()),
     b"]": _push_new(list),
     b"}": _push_new(dict),
-    b"\x8f": _push(SHELL),  # A set: it has no order, and its values no names.
+    b"\x8f": _push(SHELL),  # A set, whose values have neither order nor names.
     b"\x91": _push_marked(lambda values: SHELL),
     b"J": _push_number("<i"),
     b"K": _push_number("<B"),

@@ -1,9 +1,10 @@
-"""Runs the program of a pickle with nothing but data, in bounded time and memory.
+"""Executes a pickle on plain data only, in bounded time and memory.
 
-A pickle is a small program. `pickle.Unpickler` looks up what it names and calls it, compares and hashes what it makes,
-recurses as deep as it says and copies as often as it asks. Here each of its instructions costs one step or as many
-as it copies values, a name is only what `find` returns for it, and no value of the file is hashed or compared:
-dictionaries have strings for keys. Every instruction takes at least one byte of the file, and none jumps.
+A pickle is a small program. `pickle.Unpickler` imports and calls the objects it names, hashes and compares the values
+it creates, recurses without limit and copies as often as the program asks. This machine does none of that. Every
+instruction costs one step, or as many steps as it copies values. A name resolves only to what `find` returns. No value
+from the file is hashed or compared: dictionary keys become strings. Every instruction takes at least one byte of the
+file, and there are no jumps.
 """
 
 from keras_barlow.weights.limits import RESAVE, Refused
@@ -16,13 +17,13 @@ _LINE = 1000
 
 
 class Machine:
-    """Runs the pickles of a file one after another.
+    """Executes the pickles in a file one after another.
 
     Args:
-        file: Open file, at the first byte of a pickle.
-        end: Position at which the file ends.
-        find: Function of a module and a name that returns a `Global` or raises.
-        persistent: Function of what the pickle gives for a storage, that returns the storage.
+        file: Open file, positioned at the first byte of a pickle.
+        end: Position of the end of the file.
+        find: Function that maps a module name and an object name to a `Global`, or raises.
+        persistent: Function that maps the persistent ID of a storage to the storage.
     """
 
     def __init__(self, file, end, find, persistent):
@@ -33,10 +34,10 @@ class Machine:
         self._left = min(end - file.tell(), _BYTES)
 
     def run(self):
-        """What the next pickle leaves.
+        """Executes the next pickle and returns its value.
 
         Raises:
-            Refused: If it is damaged, or costs too much.
+            Refused: If the pickle is damaged or costs too much.
         """
         self._memo, self._outer, self.stack = {}, [], []
         try:
@@ -48,7 +49,7 @@ class Machine:
                 instruction(self)
             return self.stack.pop()
         except IndexError:
-            raise Refused("its pickle takes values that it has not made") from None
+            raise Refused("its pickle uses values that it has not created") from None
 
     def spend(self, steps):
         self.steps += steps
@@ -56,7 +57,7 @@ class Machine:
             raise Refused(f"its pickle takes more than {_STEPS} steps", RESAVE)
 
     def take(self, length):
-        """Bytes of the program."""
+        """Reads bytes of the program."""
         self._left -= length
         if self._left < 0 or length < 0:
             raise Refused("its pickle ends too early")
@@ -73,7 +74,7 @@ class Machine:
         return line[:-1]
 
     def marked(self):
-        """The values since the last mark, which are taken from the stack."""
+        """Pops and returns the values since the last mark."""
         values, self.stack = self.stack, self._outer.pop()
         return values
 
@@ -82,7 +83,7 @@ class Machine:
         self.stack = []
 
     def last(self, count):
-        """The last values, which are taken from the stack."""
+        """Pops and returns the last `count` values."""
         if len(self.stack) < count:
             raise IndexError
         values = self.stack[-count:]
@@ -102,8 +103,8 @@ class Machine:
 
     def call(self, function, arguments):
         if type(function) is not Global or type(arguments) is not tuple:
-            raise Refused("its pickle calls what is no function")
+            raise Refused("its pickle calls something that is not a function")
         result = function.call(arguments)
         if type(result) in (dict, list, tuple):
-            self.spend(len(result))  # It may be a copy.
+            self.spend(len(result))  # The result may be a copy.
         self.stack.append(result)

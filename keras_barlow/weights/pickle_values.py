@@ -1,4 +1,4 @@
-"""The values that a pickle may make: plain containers, and a stand-in for everything that it names."""
+"""Values that a pickle may create: plain containers, and stand-ins for the objects that it names."""
 
 from keras_barlow.weights.limits import Refused
 
@@ -6,11 +6,11 @@ _INTEGER = 2**63
 
 
 class Global:
-    """What stands for something that a pickle names.
+    """Stands in for an object that a pickle names.
 
     Args:
         name: Name of the object.
-        call: Function of the tuple of arguments, for pickles that call it.
+        call: Function that maps a tuple of arguments to the result, for pickles that call the object.
     """
 
     __slots__ = ("call", "name")
@@ -20,12 +20,12 @@ class Global:
         self.call = call
 
 
-# Takes the place of records and their classes. Whatever is done with it does nothing.
+# Stands in for records and their classes. All operations on it do nothing.
 SHELL = Global("record", lambda arguments: SHELL)
 
 
 def fill(target, keys, values):
-    """Sets items of a dictionary, whose keys become strings."""
+    """Sets items of a dictionary. Keys are converted to strings."""
     if len(keys) != len(values):
         raise Refused("its pickle sets a key without a value")
     for key, value in zip(keys, values, strict=True):
@@ -37,4 +37,4 @@ def _key(key, target):
         return key
     if key is None or type(key) in (bool, float) or (type(key) is int and abs(key) < _INTEGER):
         return str(key)
-    return f"<{len(target)}>"  # A name of its own, so that nothing is dropped.
+    return f"<{len(target)}>"  # A unique name, so that no value is lost.
