@@ -259,7 +259,7 @@ def test_load_encoder_reads_every_form(tmp_path):
 def test_an_export_without_the_files_it_names(name, tmp_path):
     path = export.save_encoder(trained(), tmp_path)
     os.remove(os.path.join(path, "variables", name))
-    with pytest.raises(ValueError, match=f"must be whole. Received: .* without variables/{name}"):
+    with pytest.raises(ValueError, match=f"must be complete. Received: .* without variables/{name}"):
         kb.load_encoder(path)
     with pytest.raises(ValueError, match="which is none of them"):
         kb.load_encoder(tmp_path / "nothing")

@@ -101,12 +101,12 @@ def test_a_readme_that_was_changed_is_kept(encoder, tmp_path):
 
 PATHS = {
     "a file": ("file", {}, "must be a folder. Received: .*file', a file"),
-    "below a file": ("file/encoder", {}, "place that can be written"),
-    "nowhere": ("/proc/nowhere/encoder", {}, "place that can be written"),
-    "remote": ("gs://bucket/encoder", {}, "must be on this machine"),
-    "no text": ("caf\udce9", {}, "must be a name in UTF-8"),
+    "below a file": ("file/encoder", {}, "`path` must be writable"),
+    "nowhere": ("/proc/nowhere/encoder", {}, "`path` must be writable"),
+    "remote": ("gs://bucket/encoder", {}, "must be local"),
+    "no text": ("caf\udce9", {}, "must be valid UTF-8"),
     "a folder for a file": ("folder.onnx", {"format": "onnx"}, "must be a file"),
-    "LiteRT below a file": ("file/encoder.tflite", {"format": "litert"}, "place that can be written"),
+    "LiteRT below a file": ("file/encoder.tflite", {"format": "litert"}, "`path` must be writable"),
 }
 
 
@@ -350,12 +350,12 @@ def without_call():
 
 
 SAVED_MODELS = {
-    "nothing to call": (without_call, "nothing that can be called on images"),
+    "nothing to call": (without_call, "no function that accepts images"),
     "vectors": (lambda: foreign(lambda x: x, (None, 7)), r"a function of float32 \(None, 7\)"),
     "text": (lambda: foreign(tf.strings.length, (None,), "string"), r"a function of string \(None,\)"),
     "doubles": (lambda: foreign(lambda x: x[:, 0, 0], (None, 8, 8, 3), "float64"), "a function of float64"),
-    "maps": (lambda: foreign(lambda x: x, (None, 8, 8, 3)), r"give features of shape \(batch, features\)"),
-    "two outputs": (lambda: foreign(lambda x: (x[:, 0, 0],) * 2, (None, 8, 8, 3)), "give features of shape"),
+    "maps": (lambda: foreign(lambda x: x, (None, 8, 8, 3)), r"return features of shape \(batch, features\)"),
+    "two outputs": (lambda: foreign(lambda x: (x[:, 0, 0],) * 2, (None, 8, 8, 3)), "return features of shape"),
     "one image": (lambda: foreign(lambda x: x[:, 0, 0], (1, 8, 8, 3)), "function of float32 \\(1, 8, 8, 3\\)"),
 }
 

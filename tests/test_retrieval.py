@@ -94,9 +94,9 @@ def test_a_stopped_extraction_goes_on_with_the_same_result(encoder, photos, tmp_
     assert not (tmp_path / "features.npz").exists()
     keras.utils.set_random_seed(5)
     other = kb.encoders.resnet((1, 1), input_shape=(70, 70, 3), stem="small", width=8)
-    with pytest.raises(ValueError, match=r"another encoder, are in .*features.npz.parts"):
+    with pytest.raises(ValueError, match=r"another encoder, in .*features.npz.parts"):
         retrieval.extract(other, images, tmp_path / "features.npz", verbose=0)
-    with pytest.raises(ValueError, match="Parts of other images"):
+    with pytest.raises(ValueError, match="parts of other images"):
         retrieval.extract(encoder, images.take(np.arange(5)), tmp_path / "features.npz", verbose=0)
     retrieval.extract(encoder, images, tmp_path / "features.npz", verbose=0)
     assert calls == [4, 4, 4, 4]
@@ -143,7 +143,7 @@ def test_the_examples(encoder, photos, tmp_path):
     flags = [f"--encoder={tmp_path / 'encoder.keras'}", f"--data_dir={photos}"]
     done = run("extract_features.py", *flags, f"--output={features}")
     assert done.returncode == 0, done.stderr
-    assert "12 images, 16 features each" in done.stdout and " a second" in done.stdout
+    assert "12 images, 16 features each" in done.stdout and " per second" in done.stdout
     search = [f"--features={features}", *flags, f"--output={picture}"]
     done = run("search.py", *search, f"--query={photos / 'copy.jpg'}", "--k=3")
     assert done.returncode == 0, done.stderr
@@ -225,7 +225,7 @@ def test_features_of_two_saved_models_do_not_end_up_in_one_file(encoder, photos,
     retrieval.check_encoder(found, encoder)
     retrieval.check_encoder(found, kb.BarlowTwins(encoder, kb.Projector((4,)), views=None))
     retrieval.check_encoder(found._replace(encoder=None), other)
-    with pytest.raises(ValueError, match="Queries must be of the encoder that the features are of"):
+    with pytest.raises(ValueError, match="Queries must come from the encoder that extracted the features"):
         retrieval.check_encoder(found, other)
 
 
@@ -376,7 +376,7 @@ def test_what_cannot_be_extracted_is_refused_at_once(encoder, photos, tmp_path):
     broken.set_weights([np.full_like(weight, np.nan) for weight in encoder.get_weights()])
     for model, source, name, message in (
         (encoder, kb.data.every_image(photos, image_size=64), "a.npz", "takes images of 70 x 70 x 3. Received: .*64"),
-        (encoder, images.take(np.arange(0)), "a.npz", "There must be image files. Received: none"),
+        (encoder, images.take(np.arange(0)), "a.npz", "must contain image files. Received: none"),
         (encoder, kb.data.ArrayImages(np.zeros((2, 80, 80, 3), "uint8")), "a.npz", "Received: ArrayImages"),
         (deep, images, "a.npz", "to features"),
         (maps, images, "a.npz", "End it with GlobalAveragePooling2D"),

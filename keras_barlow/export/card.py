@@ -1,4 +1,4 @@
-"""The model card: what an encoder was trained on, what it takes, and how it is loaded."""
+"""The model card: training data, input format and usage of an exported encoder."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ _UNKNOWN_LICENSE = "unknown"
 _FIELDS = ("recipe", "data", "metrics", "license")
 _STAMP = "<!-- keras_barlow wrote this text; sha256 {digest} -->\n"
 _COLORS = {1: "gray", 3: "RGB", 4: "RGBA"}
-# Words that YAML reads as a boolean or as nothing.
+# Words that YAML reads as a boolean or as null.
 _YAML_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none"}
 
 
@@ -26,23 +26,23 @@ def model_card(
     metrics=None,
     license=None,
 ):
-    """The text of `README.md` in an export, with the header that the Hugging Face hub reads.
+    """Returns the text of `README.md` for an export, with the metadata header of the Hugging Face hub.
 
     Args:
         encoder: `keras.Model` with `input_shape` and `output_shape`.
         input_dtype: `"float32"` or `"uint8"`.
-        feature_maps: Whether the export gives them.
+        feature_maps: Whether the export has a `feature_maps` function.
         classifier: `Classifier` in the export, or None.
-        recipe: Dictionary of settings, or a string.
-        data: What it was trained on, a string.
-        metrics: Dictionary from names to numbers, strings, lists of them, or further dictionaries.
+        recipe: Training settings, as a dictionary or a string.
+        data: Description of the training data, as a string.
+        metrics: Dictionary from names to numbers, strings, lists of them, or nested dictionaries.
         license: License identifier on one line, such as `"apache-2.0"`.
 
     Returns:
-        A string of Markdown. It ends with a comment from which `save_encoder` knows that nobody has changed it.
+        A string of Markdown. Its last line is a checksum, by which `save_encoder` recognizes an unmodified card.
 
     Raises:
-        ValueError: If a field is of another kind.
+        ValueError: If a field has an unsupported type.
 
     Example:
 
@@ -68,24 +68,24 @@ def model_card(
         "",
         "| | |",
         "|---|---|",
-        f"| images in | {_COLORS.get(channels, f'{channels} channels')}, `(batch, {sides})`, {values} |",
-        f"| features out | float32, `(batch, {features})` |",
+        f"| input | {_COLORS.get(channels, f'{channels} channels')}, `(batch, {sides})`, {values} |",
+        f"| output | float32, `(batch, {features})` |",
         f"| parameters | {encoder.count_params():,} |",
         f"| trained on | {'not stated' if data is None else _line(data)} |",
         f"| license | {license} |",
         "",
-        "Scale and standardisation are inside: give the images as they are said above.",
+        "Rescaling and standardization are built in.",
         "",
         "```python",
         "import tensorflow as tf",
         "",
-        'encoder = tf.saved_model.load("FOLDER")  # or hub.load of tensorflow_hub',
+        'encoder = tf.saved_model.load("FOLDER")  # or tensorflow_hub.load',
         *_code(height, width, channels, input_dtype, features),
     ]
     if feature_maps:
         lines.append('maps = encoder.feature_maps(images)  # "feature1", "feature2", ... and "default"')
     if classifier is not None:
-        lines.append("probabilities = encoder.classify(images)  # of encoder.class_names")
+        lines.append("probabilities = encoder.classify(images)  # one for each of encoder.class_names")
     lines.append("```")
     if classifier is not None:
         shown = ", ".join(map(_line, classifier.class_names[:20]))
@@ -103,17 +103,17 @@ def model_card(
 
 
 def checked_fields(fields):
-    """The fields that a user passes for the card, under their current names.
+    """Returns the user's fields for the card under their current names.
 
     Args:
-        fields: Dictionary with any of `recipe`, `data`, `metrics` and `license`; or None. `licence`, the spelling of
-            release 0.1, gives a warning and is accepted until release 0.3.
+        fields: Dictionary with any of `recipe`, `data`, `metrics` and `license`; or None. The spelling `licence` of
+            release 0.1 is accepted until release 0.3, with a warning.
 
     Returns:
         Dictionary of arguments of `model_card`.
 
     Raises:
-        ValueError: If there is another field, or both spellings.
+        ValueError: If there is an unknown field, or both spellings are used.
     """
     fields = dict(fields or {})
     if "licence" in fields and "license" not in fields:
@@ -132,7 +132,7 @@ def checked_fields(fields):
 
 
 def _code(height, width, channels, input_dtype, features):
-    """The lines that load an image and give its features."""
+    """Returns lines of code that load an image and compute its features."""
     scaled = " / 255" if input_dtype == "float32" else ""
     if channels not in _COLORS:
         sides = f"{height or 64}, {width or 64}, {channels}"
@@ -151,13 +151,13 @@ def _code(height, width, channels, input_dtype, features):
 
 
 def is_unchanged_card(content):
-    """Whether the bytes of a README.md are those of a model card as it was written."""
+    """Returns whether the bytes of a README.md are those of an unmodified model card."""
     text, start, _ = content.decode("utf-8", "replace").rpartition(_STAMP.split("{")[0])
     return bool(start) and _stamped(text).encode() == content
 
 
 def _stamped(text):
-    # A name from the file system may hold bytes that are no text.
+    # File names may contain bytes that are not valid UTF-8.
     text = text.encode("utf-8", "backslashreplace").decode()
     return text + _STAMP.format(digest=hashlib.sha256(text.encode()).hexdigest())
 
@@ -177,12 +177,12 @@ def _checked_license(license):
 
 
 def _line(value):
-    """Text for one cell of a table: no line breaks, and no bars that would start another cell."""
+    """Formats a value for one cell of a table, without line breaks or unescaped bars."""
     return " ".join(str(value).split()).replace("|", "\\|")
 
 
 def _flat(argument, values, prefix=""):
-    """The pairs of name and text of a dictionary and of those inside it, `outer / inner`."""
+    """Yields pairs of a name and a text for all values of a nested dictionary; nested names are `outer / inner`."""
     if not isinstance(values, dict):
         raise ValueError(
             f"`{argument}` must be a dictionary from names to values. Received: {argument}={values!r}. "
@@ -210,7 +210,7 @@ def _value(argument, name, value):
     if isinstance(value, numbers.Real):
         return f"{float(value):.4g}"
     if isinstance(value, (list, tuple, set)):
-        return ", ".join(_value(argument, name, one) for one in value)
+        return ", ".join(_value(argument, name, item) for item in value)
     raise ValueError(
         f"`{argument}` may hold numbers, strings, lists of them and dictionaries. "
         f"Received: {argument}[{name!r}]={value!r} of type {type(value).__name__}. Convert it to a string."
