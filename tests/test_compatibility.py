@@ -117,7 +117,7 @@ def test_an_environment_is_made_again_when_what_it_was_made_from_changes(tmp_pat
 def test_what_pytest_counted_is_read_from_its_summary():
     log = "3 failed in it\n= 2 failed, 610 passed, 3 skipped, 1 error in 9.12s =\nI0000 a line of TensorFlow\n"
     assert compatibility.counts(log) == {"passed": 610, "failures": 3, "left out": 3}
-    assert compatibility.counts("Killed")["failures"] == "no end"
+    assert compatibility.counts("Killed")["failures"] == "no summary"
 
 
 @pytest.mark.parametrize("broken", [None, "pip", "main_job.py", "pytest", "pins", "interpreter"])

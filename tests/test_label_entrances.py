@@ -110,7 +110,7 @@ def masked(numbers):
 
 # What is done to good labels, what the error says, and in whose labels it is a fault.
 WRONG = {
-    "missing": (lambda _: None, "This needs labels. Received: none for", "all"),
+    "missing": (lambda _: None, "This function needs labels. Received: none for", "all"),
     "-1": (lambda numbers: np.where(numbers == 1, -1, numbers), r"numbers from 0. Received: \[-1\]", "all"),
     "one-hot": (lambda numbers: np.eye(CLASSES)[numbers], r"one-hot: use labels.argmax\(axis=1\)", "all"),
     "several": (lambda numbers: np.ones((len(numbers), 4), int), r"evaluation.multi_label_scores", "all"),
@@ -220,7 +220,7 @@ def test_class_numbers_may_have_gaps_of_a_subset_and_dense_ones_may_be_many():
 WRONG_TARGETS = {
     "missing": (lambda _: None, "needs labels. Received: none"),
     "class numbers": (lambda targets: targets.argmax(axis=1), r"must be \(n, classes\).*np.eye\(classes\)"),
-    "counts": (lambda targets: targets * 2, r"1 where the image has the label.*Received: \[2\]"),
+    "counts": (lambda targets: targets * 2, r"1 if the image has the label.*Received: \[2\]"),
     "shares": (lambda targets: targets * 0.5, r"whole.*Received: \[0.5\]"),
     "NaN": (lambda targets: np.where(targets > 0, np.nan, targets), "Received: NaN"),
     "strings": (lambda targets: targets.astype(str), "Labels must be class numbers. Received: .*dtype <U"),
