@@ -5,8 +5,8 @@
 Part 1 traces the step of `cifar10_resnet18` with the feature form and the batch form of the loss, on 1, 2 and 4
 replicas of one process and on 2 and 4 worker processes. For one replica, it counts the multiplications in matrix
 products and convolutions, and the bytes passed to collectives. The model must predict exactly these numbers, or the
-benchmark fails. Part 2 extrapolates the model to 1,024 replicas of the machines below. It writes `counts.json`, `README.md` and
-`scaling.png`.
+benchmark fails. Part 2 extrapolates the model to 1,024 replicas of the machines below. It writes `counts.json`,
+`README.md` and `scaling.png`.
 
 Not counted: views, activations and normalization (arithmetic outside matrix products), and a few integers, the numbers
 of rows, whose collective costs some microseconds of latency.
@@ -89,8 +89,10 @@ class Network:
         """Reads the properties of a built `BarlowTwins` model."""
         import keras
 
+        from keras_barlow import keras_internals
+
         forward, channels = [], []
-        for layer in [*model.encoder.layers, *model.projector._flatten_layers(include_self=False)]:
+        for layer in [*model.encoder.layers, *keras_internals.flat_layers(model.projector)]:
             if isinstance(layer, keras.layers.Conv2D):
                 forward.append(math.prod(layer.output.shape[1:]) * math.prod(layer.kernel.shape[:3]))
             elif isinstance(layer, keras.layers.Dense):
