@@ -11,7 +11,7 @@ from keras_barlow import keras_internals
 _DARKEST = 4.0
 _MARGIN = 64.0
 _SAMPLE = 64
-_said = set()
+_warned = set()
 
 
 def check_image_dtype(images):
@@ -61,7 +61,9 @@ def tell_scale(images):
     if not hasattr(images, "shape") or not hasattr(images, "dtype"):
         return
     check_image_dtype(images)
-    if "scale" in _said or not (isinstance(images, np.ndarray) or (tf.is_tensor(images) and hasattr(images, "numpy"))):
+    if "scale" in _warned or not (
+        isinstance(images, np.ndarray) or (tf.is_tensor(images) and hasattr(images, "numpy"))
+    ):
         return
     sample = np.asarray(images[:_SAMPLE])
     if not sample.size:
@@ -70,7 +72,7 @@ def tell_scale(images):
     on_scale = max(-lowest, highest) > _DARKEST and lowest >= -_MARGIN and highest <= 255 + _MARGIN
     if on_scale or lowest == highest == 0.0:
         return
-    _said.add("scale")
+    _warned.add("scale")
     logging.warning(
         "Images must be on 0 to 255. Received: a batch with values from %g to %g, which look like another scale. "
         "Multiply images on [0, 1] by 255, divide 16-bit images by 257, and undo standardization, which the encoder "

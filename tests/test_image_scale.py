@@ -81,7 +81,7 @@ ENTRANCES = {
 def told(monkeypatch):
     """What is said, by a process that has said nothing yet."""
     messages = []
-    monkeypatch.setattr(image_scale, "_said", set())
+    monkeypatch.setattr(image_scale, "_warned", set())
     monkeypatch.setattr(logging, "warning", lambda text, *values: messages.append(text % values))
     return lambda: [message for message in messages if "0 to 255" in message]
 

@@ -177,18 +177,18 @@ def _batches(tensors, name):
 
 def _named_variables(encoder):
     """Yields torchvision's name and the variable, for each variable of the encoder."""
-    found = False
+    is_resnet = False
     for layer in getattr(encoder, "layers", []):
         name = _torch_name(layer.name)
         if name is None:
             continue
-        found = True
+        is_resnet = True
         if isinstance(layer, keras.layers.Conv2D):
             yield f"{name}.weight", layer.kernel
         else:
             for own, theirs in _NORMALIZATION.items():
                 yield f"{name}.{theirs}", getattr(layer, own)
-    if not found:
+    if not is_resnet:
         raise ValueError(
             "PyTorch weights need a ResNet of keras_barlow.encoders, whose layers are named for it. "
             f"Received: {encoder!r}. Build one with encoders.resnet."
@@ -247,10 +247,12 @@ def _place(tensors, prefix, path):
     if len(places) > 1:
         places = {place for place in places if not _TEACHERS.search(place[0])} or places
     if len(places) != 1:
-        found = sorted(repr(shown(place[0])) for place in places)[:8] or [shown(name) for name in list(tensors)[:3]]
+        candidates = sorted(repr(shown(place[0])) for place in places)[:8] or [
+            shown(name) for name in list(tensors)[:3]
+        ]
         remedy = "Choose one with prefix=." if places else "Rename the tensors as in torchvision or lightly."
         raise ValueError(
-            f"The file must contain one ResNet. Received: {path} with {', '.join(found) or 'no tensor'}. {remedy}"
+            f"The file must contain one ResNet. Received: {path} with {', '.join(candidates) or 'no tensor'}. {remedy}"
         )
     return places.pop()
 

@@ -89,7 +89,7 @@ class _Storages:
     def __init__(self, path, place=None):
         self.path = path
         self.size = os.path.getsize(path)
-        self.found = {}
+        self.by_key = {}
         self._place = place
 
     def __call__(self, identity):
@@ -104,11 +104,11 @@ class _Storages:
         dtype = _DTYPES.get(kind.name) if type(kind) is Global else None
         if dtype is None or type(key) is not str or not key.isascii() or type(count) is not int or count < 0:
             raise Refused("a storage without a known type, key and length")
-        if key not in self.found:
-            self.found[key] = (kind.name, count, self._storage(key, dtype, count))
-        if self.found[key][:2] != (kind.name, count):
+        if key not in self.by_key:
+            self.by_key[key] = (kind.name, count, self._storage(key, dtype, count))
+        if self.by_key[key][:2] != (kind.name, count):
             raise Refused(f"the storage {shown(key)} twice, with different lengths or types", RESAVE)
-        return self.found[key][2]
+        return self.by_key[key][2]
 
     def _storage(self, key, dtype, count):
         storage = Storage(self.path, self.size, dtype, count, None)
@@ -156,10 +156,10 @@ def _legacy(path):
 
 def _place_in_order(path, storages, keys, position):
     named = type(keys) is list and all(type(key) is str for key in keys)
-    if not named or sorted(keys) != sorted(storages.found):
+    if not named or sorted(keys) != sorted(storages.by_key):
         raise Refused("its list of storages differs from those of its tensors")
     for key in keys:
-        _, count, storage = storages.found[key]
+        _, count, storage = storages.by_key[key]
         length = count * storage.dtype.itemsize
         if position + 8 + length > storages.size:
             raise Refused(f"it ends too early, in the storage {shown(key)}")
