@@ -61,9 +61,8 @@ def tell_scale(images):
     if not hasattr(images, "shape") or not hasattr(images, "dtype"):
         return
     check_image_dtype(images)
-    if "scale" in _warned or not (
-        isinstance(images, np.ndarray) or (tf.is_tensor(images) and hasattr(images, "numpy"))
-    ):
+    has_values = isinstance(images, np.ndarray) or (tf.is_tensor(images) and hasattr(images, "numpy"))
+    if "scale" in _warned or not has_values:
         return
     sample = np.asarray(images[:_SAMPLE])
     if not sample.size:

@@ -247,12 +247,11 @@ def _place(tensors, prefix, path):
     if len(places) > 1:
         places = {place for place in places if not _TEACHERS.search(place[0])} or places
     if len(places) != 1:
-        candidates = sorted(repr(shown(place[0])) for place in places)[:8] or [
-            shown(name) for name in list(tensors)[:3]
-        ]
+        prefixes = sorted(repr(shown(place[0])) for place in places)[:8]
+        examples = prefixes or [shown(name) for name in list(tensors)[:3]]
         remedy = "Choose one with prefix=." if places else "Rename the tensors as in torchvision or lightly."
         raise ValueError(
-            f"The file must contain one ResNet. Received: {path} with {', '.join(candidates) or 'no tensor'}. {remedy}"
+            f"The file must contain one ResNet. Received: {path} with {', '.join(examples) or 'no tensor'}. {remedy}"
         )
     return places.pop()
 
