@@ -11,7 +11,7 @@ import numpy as np
 _UNKNOWN_LICENSE = "unknown"
 _FIELDS = ("recipe", "data", "metrics", "license")
 _STAMP = "<!-- keras_barlow wrote this text; sha256 {digest} -->\n"
-_COLORS = {1: "gray", 3: "RGB", 4: "RGBA"}
+_COLORS = {1: "grayscale", 3: "RGB", 4: "RGBA"}
 # Words that YAML reads as a boolean or as null.
 _YAML_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none"}
 
