@@ -98,8 +98,10 @@ def test_an_interrupted_extraction_resumes_with_the_same_result(encoder, photos,
         retrieval.extract(other, images, tmp_path / "features.npz", verbose=0)
     with pytest.raises(ValueError, match="parts of other images"):
         retrieval.extract(encoder, images.take(np.arange(5)), tmp_path / "features.npz", verbose=0)
+    # A part that a killed run has left.
+    (tmp_path / "features.npz.parts" / "000000008-0.npy.unfinished").write_bytes(b"half")
     retrieval.extract(encoder, images, tmp_path / "features.npz", verbose=0)
-    assert calls == [4, 4, 4, 4]
+    assert calls == [4, 4, 4, 4] and not (tmp_path / "features.npz.parts").exists()
     np.testing.assert_array_equal(retrieval.load(tmp_path / "features.npz").features, whole.features)
 
 
