@@ -46,7 +46,7 @@ def checked_encoder(model, argument="encoder"):
 
 
 def on_images(model, argument="encoder"):
-    """Returns the model, if it maps one batch of images to one tensor of any rank; otherwise like `checked_encoder`."""
+    """Does the same as `checked_encoder`, but accepts one output of any rank."""
     check_channels_last()
     if not isinstance(model, keras.Model) or not model.built:
         raise ValueError(
