@@ -12,11 +12,11 @@ import keras_barlow as kb
 
 PACKAGE = pathlib.Path(kb.__file__).parent
 LAYERS = [
+    {"keras_internals", "whole_files"},
     {
         "checkpoint",
         "distribution",
         "image_scale",
-        "keras_internals",
         "labels",
         "launch",
         "moved",
@@ -26,7 +26,6 @@ LAYERS = [
         "tensorflow_internals",
         "version",
         "weights",
-        "whole_files",
     },
     {"randomness"},
     {"augmentations", "layers", "losses"},
