@@ -1,4 +1,4 @@
-"""The contract of methods: a new loss and a new method of a few lines have the exact step, without a word on devices."""
+"""The contract of methods: a new loss and a new method of a few lines have the exact step on any devices."""
 
 import keras
 import numpy as np
