@@ -13,6 +13,7 @@ MOVED = {
     "ablations": ("recipes.ablations",),
     "asymmetry": ("pretraining.momentum", "networks"),
     "augmentations.base": ("augmentations.transform",),
+    "augmentations.rarity": ("augmentations.sparse",),
     "barlow_twins": ("methods.barlow_twins",),
     "callbacks.records": ("callbacks.metrics_log",),
     "callbacks.workers": ("pretraining.worker_callbacks",),
