@@ -107,8 +107,8 @@ def test_an_interrupted_extraction_resumes_with_the_same_result(encoder, photos,
 
 def test_duplicates_match_a_comparison_of_all_pairs():
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(1500, 6)).astype("float32")
-    features = np.concatenate([centres, centres[:40] * 1.001, centres[:10] * 0.999])
+    centers = rng.normal(size=(1500, 6)).astype("float32")
+    features = np.concatenate([centers, centers[:40] * 1.001, centers[:10] * 0.999])
     groups = retrieval.duplicates(features, threshold=0.9999)
     assert [len(group) for group in groups[:11]] == [3] * 10 + [2]
     mean = features - features.mean(axis=0)
@@ -116,7 +116,7 @@ def test_duplicates_match_a_comparison_of_all_pairs():
     pairs = {(one, other) for one, other in np.argwhere(unit @ unit.T >= 0.9999) if one < other}
     assert {(one, other) for group in groups for one in group for other in group if one < other} >= pairs
     assert len(set(np.concatenate(groups))) == sum(map(len, groups)) == len({row for pair in pairs for row in pair})
-    assert retrieval.duplicates(centres[:5], 1.0) == []
+    assert retrieval.duplicates(centers[:5], 1.0) == []
     with pytest.raises(ValueError, match="`threshold` must be in"):
         retrieval.duplicates(features, 0)
 
