@@ -1,16 +1,16 @@
-"""The ablations of the paper as tables of what each row changes in a recipe, with the published figures."""
+"""Ablations of the Barlow Twins paper: what each row changes in a recipe, and the published accuracy."""
 
 from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """One run of a table.
+    """A row of a table.
 
     Attributes:
-        name: As the paper has it.
+        name: Name of the row.
         changes: Arguments of `Recipe.changed`.
-        paper: Top-1 accuracy on ImageNet in per cent, linear, 300 epochs; None where the paper has no figure.
-        shuffled: Whether the pixels of every image are shuffled, which leaves its colours only.
+        paper: Linear top-1 accuracy on ImageNet after 300 epochs, in percent. None if the paper does not report it.
+        shuffled: Whether to shuffle the pixels of every image, which leaves only its colors.
     """
 
     name: str
@@ -43,9 +43,9 @@ _TABLES = {
         Row("baseline", {}, 71.4),
         Row("only invariance", _loss(redundancy_weight=0.0), 57.3),
         Row("only redundancy", _loss(invariance_weight=0.0), 0.1),
-        Row("normalisation along the feature axis", _loss(normalization="feature"), 69.8),
+        Row("normalization along the feature axis", _loss(normalization="feature"), 69.8),
         Row("no BN in the projector", _NO_BATCH_NORM, 71.2),
-        Row("no BN and no normalisation", {**_NO_BATCH_NORM, **_loss(normalization="none")}, 53.4),
+        Row("no BN and no normalization", {**_NO_BATCH_NORM, **_loss(normalization="none")}, 53.4),
         # Both terms are logarithms of sums, so lambda is of the order of 1. The paper does not state its tau.
         Row("cross-entropy with temperature", _loss(redundancy_weight=1.0, temperature=0.1), 63.3),
     ),
@@ -62,10 +62,10 @@ _TABLES = {
         Row("baseline", {}),
         Row("no flip", _views(flip=0.0)),
         Row("no blur", _views(blur=(0.0, 0.0))),
-        Row("no solarisation", _views(solarization=(0.0, 0.0))),
+        Row("no solarization", _views(solarization=(0.0, 0.0))),
         Row("no grayscale", _views(grayscale=0.0)),
-        Row("no colour jitter", _views(jitter_probability=0.0)),
-        Row("no colour jitter or grayscale", _views(**_NO_COLOR)),
+        Row("no color jitter", _views(jitter_probability=0.0)),
+        Row("no color jitter or grayscale", _views(**_NO_COLOR)),
         Row("crop and flip only", _views(**_CROP_AND_FLIP)),
         Row("crop only", _views(**_CROP_AND_FLIP, flip=0.0)),
     ),
@@ -83,15 +83,15 @@ _TABLES = {
     # A published review asks how much of the accuracy comes from learning the colors of an image.
     "pixel_shuffle": (
         Row("images", {}),
-        Row("images, no colour jitter", _views(jitter_probability=0.0)),
+        Row("images, no color jitter", _views(jitter_probability=0.0)),
         Row("shuffled pixels", {}, shuffled=True),
-        Row("shuffled pixels, no colour jitter", _views(jitter_probability=0.0), shuffled=True),
+        Row("shuffled pixels, no color jitter", _views(jitter_probability=0.0), shuffled=True),
     ),
 }
 
 
 def names():
-    """The names of the tables.
+    """Lists the names of the tables.
 
     Returns:
         A list of strings.
@@ -100,7 +100,7 @@ def names():
 
 
 def table(name):
-    """The rows of a table.
+    """Returns the rows of a table.
 
     Args:
         name: One of `names()`.
