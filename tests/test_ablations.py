@@ -1,4 +1,4 @@
-"""The tables of ablations, and the example that runs them."""
+"""Tests of the ablation tables and of examples/ablate.py."""
 
 import importlib
 import json
@@ -15,7 +15,7 @@ from PIL import Image
 import keras_barlow as kb
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "examples" / "ablate.py"
-# Two rows of a small recipe.
+# Runs the script with two rows of a small recipe.
 SMALL = """
 import os, runpy, sys
 import keras_barlow as kb
@@ -67,7 +67,7 @@ def start(folder, output, *flags):
     return subprocess.Popen([*command, "--seeds=1", *flags], env=environment, **pipes)
 
 
-def test_sigterm_leaves_a_run_unfinished_and_it_goes_on(folder, tmp_path):
+def test_a_run_resumes_after_sigterm(folder, tmp_path):
     output = tmp_path / "table"
     process = start(folder, output)
     while not list(output.glob("*/seed0/metrics.jsonl")) and process.poll() is None:
@@ -84,7 +84,7 @@ def test_sigterm_leaves_a_run_unfinished_and_it_goes_on(folder, tmp_path):
 
 
 @pytest.mark.parametrize("compared", [False, pytest.param(True, marks=pytest.mark.full)])
-def test_a_table_goes_on_after_a_kill(folder, tmp_path, compared):
+def test_a_table_resumes_after_a_kill(folder, tmp_path, compared):
     output = tmp_path / "table"
     process = start(folder, output)
     while not list(output.glob("*/seed0/results.json")) and process.poll() is None:

@@ -1,5 +1,6 @@
-"""The example, run as a user runs it."""
+"""Runs examples/pretrain.py and examples/show_views.py as a user does."""
 
+import ast
 import importlib.util
 import json
 import pathlib
@@ -30,7 +31,7 @@ def check_pictures(output):
         assert picture.std() > 5 and min(picture.shape) > 200
 
 
-def test_a_run_leaves_everything_it_promises(folder, tmp_path):
+def test_a_run_writes_everything_it_promises(folder, tmp_path):
     output = tmp_path / "run"
     archive = shutil.make_archive(tmp_path / "images", "zip", folder)
     flags = [f"--data_dir={archive}", "--epochs=2", "--batch_size=16", f"--output_dir={output}", "--seed=1", "--resume"]
@@ -47,7 +48,7 @@ def test_a_run_leaves_everything_it_promises(folder, tmp_path):
     done = pretrain(*flags)
     assert done.returncode == 0, done.stderr
     assert "nothing to resume" not in done.stdout and "Evaluating raw pixels" not in done.stdout
-    # What TensorFlow logs while it writes a SavedModel, a line of 1,041 characters among it.
+    # Log lines of TensorFlow while it writes a SavedModel, one of them 1,041 characters long.
     for noise in ("input name(s)", "Sharding callback", "Assets written", "Writing fingerprint"):
         assert noise not in done.stderr
     assert "Barlow Twins" in done.stdout and "untrained" in done.stdout
@@ -72,10 +73,10 @@ def test_a_run_leaves_everything_it_promises(folder, tmp_path):
     assert "must be empty, so that no other run is overwritten" in again.stderr
 
 
-# Once in a process: absl refuses to define a flag again, and tests of other modules may come between.
+# Once per process: absl refuses to define a flag twice, and tests of other modules may run in between.
 @pytest.fixture(scope="session")
 def script():
-    """The example as a module: a process of its own for every run would only start TensorFlow again."""
+    """The example as a module. A process per test would only start TensorFlow again."""
     specification = importlib.util.spec_from_file_location("pretrain", SCRIPT)
     module = importlib.util.module_from_spec(specification)
     with pytest.MonkeyPatch.context() as patch:
@@ -146,3 +147,10 @@ def test_views_are_shown(folder, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert min(np.asarray(Image.open(picture)).shape[:2]) > 200
+
+
+@pytest.mark.parametrize("path", sorted(SCRIPT.parent.glob("*.py")), ids=lambda path: path.stem)
+def test_functions_of_the_examples_are_short(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, f"{node.name} is too long"

@@ -54,7 +54,7 @@ EXPECTED = {
 
 
 def assert_same_config(item, expected):
-    """Numbers to within rounding: a product of floats may differ in its last bit."""
+    """Compares configs. Floats may differ by rounding."""
     if isinstance(expected, dict):
         assert set(item) == set(expected)
         for name in expected:
@@ -77,7 +77,7 @@ def test_every_recipe_keeps_its_values(name):
     size, precision = recipe.image_size, recipe.precision
     # Narrow networks: the widths are compared above.
     model = recipe.changed(encoder_options={"width": 2}, projector=(8, 8)).build(IMAGES, seed=0)
-    # Resets the numbers in the names of layers, and the policy.
+    # Resets the counters in layer names, and the policy.
     keras.utils.clear_session(free_memory=False)
     keras.config.set_dtype_policy(precision)
     options = {"synchronized": True, "kernel_initializer": keras.initializers.VarianceScaling(*variance)}
@@ -131,7 +131,7 @@ def test_the_paper():
     assert recipe.projector == (8192, 8192, 8192) and model.loss.redundancy_weight == 0.0051
     assert not np.any(model.encoder.get_layer("stage4_block3_normalization3").gamma)
     assert [layer.probability for layer in recipe.views().layers_b] == [1.0, 0.5, 0.8, 0.2, 0.1, 0.2]
-    # The first of them runs on the host, on the whole photo.
+    # The data crops the original files, so the model does not.
     assert [layer.probability for layer in model.views.layers_b] == [0.5, 0.8, 0.2, 0.1, 0.2]
 
 
@@ -146,7 +146,7 @@ def test_a_seed_makes_a_run_reproducible():
 
 
 def draws():
-    """A number of each random state of the process, and Keras' own default."""
+    """Draws a number from each random state: Python, NumPy, TensorFlow and Keras."""
     numbers = random.random(), np.random.random(), float(tf.random.uniform(()))
     return (*numbers, float(keras.random.uniform(())))
 

@@ -1,6 +1,6 @@
-"""Recipes for Barlow Twins, from a test of three minutes to the paper's run on ImageNet.
+"""Recipes for Barlow Twins, from a three-minute run on two CPU cores to the paper's run on ImageNet.
 
-Top-1 accuracies are measured on frozen features; `examples/pretrain.py` prints them at the end of a run.
+Each opens with its command, hardware, duration, and the top-1 accuracy on frozen features to expect.
 """
 
 from keras_barlow.recipes.recipe import Recipe
@@ -59,8 +59,8 @@ CIFAR10_SMALL = Recipe(
 )
 
 # python examples/pretrain.py --recipe=cifar10_resnet18 --dataset=cifar10 --download
-# One GPU; not run to the end here. Expected: 92.10 linear, the figure of solo-learn's recipe (an online probe). This is
-# that recipe with the LARS of the Barlow Twins paper.
+# One GPU; not yet run to the end, so the hours are not known. Expected: 92.10 linear (online), the figure of solo-learn's
+# recipe, which this is with the LARS of the Barlow Twins paper.
 CIFAR10_RESNET18 = Recipe(
     name="cifar10_resnet18",
     image_size=32,
@@ -79,8 +79,8 @@ CIFAR10_RESNET18 = Recipe(
 )
 
 # python examples/pretrain.py --recipe=imagenet_resnet50 --data_dir=imagenet
-# Several GPUs; not run here. Expected: 73.2 linear, the figure of the paper. Learning rates are per 256 images, times
-# 2048 / 256.
+# Several GPUs; not yet run, so the hours are not known. Expected: 73.2 linear, the figure of the paper. Learning rates
+# are per 256 images, times 2048 / 256.
 IMAGENET_RESNET50 = Recipe(
     name="imagenet_resnet50",
     image_size=224,
