@@ -59,8 +59,8 @@ CIFAR10_SMALL = Recipe(
 )
 
 # python examples/pretrain.py --recipe=cifar10_resnet18 --dataset=cifar10 --download
-# One GPU; not yet run to the end, so the hours are not known. Expected: 92.10 linear (online), the figure of solo-learn's
-# recipe, which this is with the LARS of the Barlow Twins paper.
+# One GPU; not yet run to the end, so the hours are not known. Expected: 92.10 linear (online), as reported by
+# solo-learn, whose recipe this follows with the LARS of the Barlow Twins paper.
 CIFAR10_RESNET18 = Recipe(
     name="cifar10_resnet18",
     image_size=32,
