@@ -10,7 +10,6 @@ Nothing is executed, so there is no timing.
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import pathlib
@@ -74,8 +73,7 @@ def step_program(name, rows, size):
 
     import keras_barlow as kb
 
-    recipe = dataclasses.replace(kb.recipes.get(name), batch_size=rows, precision="mixed_bfloat16")
-    recipe = dataclasses.replace(recipe, crops_from_files=False)
+    recipe = kb.recipes.get(name).changed(batch_size=rows, precision="mixed_bfloat16")
     model = recipe.build(100 * rows, seed=0)
     model.optimizer.build(model.trainable_variables)
     images = tf.constant(np.zeros((rows, size, size, 3), "uint8"))

@@ -1,11 +1,13 @@
-"""Writes the features of every image of a folder or archive to one file; a run that was stopped goes on.
+"""Writes the features of every image in a folder or archive to one file. A run that was stopped resumes.
 
     python examples/extract_features.py --encoder=runs/photos --data_dir=photos --output=features.npz
     python examples/search.py --features=features.npz --encoder=runs/photos --data_dir=photos --query=photo.jpg
 
-The file holds `names`, paths within the folder, `features`, float32 `(n, features)`, and `encoder`, by which search.py
-knows the encoder again. Images are brought to the encoder's size as the field does it for inference: short side to 256
-and the center of 224, or in proportion.
+The file contains `names` (paths within the folder), `features` (float32, `(n, features)`) and `encoder`, a fingerprint
+by which search.py recognizes the encoder. Images are resized and cropped as usual for inference: short side 256 and
+center 224 for an encoder of 224 pixels, and in proportion for larger and smaller ones.
+
+The first command prints its progress in images per second, and the number of images at the end.
 """
 
 import os
@@ -19,19 +21,19 @@ from absl import app, flags
 import keras_barlow as kb
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("encoder", None, "A run's folder, a .keras file, or a SavedModel.", required=True)
+flags.DEFINE_string("encoder", None, "Folder of a run, .keras file, or SavedModel.", required=True)
 flags.DEFINE_string("data_dir", None, "Folder or .zip of images.", required=True)
-flags.DEFINE_string("output", "features.npz", "File to write: .npz, or .parquet (needs pyarrow).")
-flags.DEFINE_integer("batch_size", 256, "Images at a time.", lower_bound=1)
-flags.DEFINE_bool("skip_corrupt", False, "Whether to leave unreadable files out; all are read once more for that.")
-flags.DEFINE_bool("overwrite", False, "Whether to write over a finished file.")
+flags.DEFINE_string("output", "features.npz", "Output file: .npz, or .parquet (needs pyarrow).")
+flags.DEFINE_integer("batch_size", 256, "Images per batch.", lower_bound=1)
+flags.DEFINE_bool("skip_corrupt", False, "Whether to skip unreadable files, which takes one more read of all files.")
+flags.DEFINE_bool("overwrite", False, "Whether to overwrite an existing output file.")
 
 
 def main(_):
     try:
         if pathlib.Path(FLAGS.output).expanduser().exists() and not FLAGS.overwrite:
             raise ValueError(
-                f"The output file already exists. Received: {FLAGS.output}. Add --overwrite, or name another."
+                f"The output file already exists. Received: {FLAGS.output}. Add --overwrite, or choose another name."
             )
         encoder = kb.export.load_encoder(FLAGS.encoder)
         stored = kb.data.inference_size(encoder.input_shape[1])

@@ -1,10 +1,10 @@
-"""Finds the images of a collection that look like another one, or like each other, and draws them.
+"""Finds images in a collection that look like a query image, or like each other, and draws them.
 
     python examples/search.py --features=features.npz --encoder=runs/photos --data_dir=photos --query=photo.jpg
     python examples/search.py --features=features.npz --data_dir=photos --duplicates
 
-`features.npz` is what `extract_features.py` wrote for the same encoder and folder. The names are printed with their
-cosine similarity, and a contact sheet is drawn.
+`features.npz` is the output of `extract_features.py` for the same encoder and folder. The script prints the names and
+cosine similarities of the images and draws a contact sheet.
 """
 
 import os
@@ -21,86 +21,88 @@ import keras_barlow as kb
 SHOWN_SIZE, SHOWN_GROUPS = 128, 12
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("features", "features.npz", "File of extract_features.py.")
-flags.DEFINE_string("data_dir", None, "The folder or .zip of its images.", required=True)
-flags.DEFINE_string("encoder", None, "What the features are of, for --query.")
-flags.DEFINE_multi_string("query", [], "Image file to look for; may be given several times.")
-flags.DEFINE_bool("duplicates", False, "Whether to look for images that are nearly the same.")
-flags.DEFINE_float("threshold", 0.98, "Similarity from which images count as the same.")
+flags.DEFINE_string("features", "features.npz", "Output file of extract_features.py.")
+flags.DEFINE_string("data_dir", None, "Folder or .zip with the images of --features.", required=True)
+flags.DEFINE_string("encoder", None, "Encoder that extracted the features; required by --query.")
+flags.DEFINE_multi_string("query", [], "Image file to search for; can be repeated.")
+flags.DEFINE_bool("duplicates", False, "Whether to search for near-duplicates.")
+flags.DEFINE_float("threshold", 0.98, "Cosine similarity from which images count as duplicates.")
 flags.DEFINE_integer("k", 8, "Images to find for each query.", lower_bound=1)
-flags.DEFINE_string("output", "found.png", "PNG file to write.")
+flags.DEFINE_string("output", "found.png", "Output picture, a PNG file.")
 
 
 def main(_):
     try:
         if bool(FLAGS.query) == FLAGS.duplicates:
-            raise ValueError("There must be something to look for. Give either --query=FILE or --duplicates.")
+            raise ValueError(
+                f"Search for one thing at a time. Received: {'both' if FLAGS.query else 'neither'} of --query and "
+                "--duplicates. Give either --query=FILE or --duplicates."
+            )
         gallery = kb.retrieval.load(FLAGS.features)
         images = kb.data.every_image(FLAGS.data_dir, image_size=SHOWN_SIZE)
-        places = rows_of(gallery.names, images)
+        image_rows = rows_of(gallery.names, images)
         if FLAGS.duplicates:
-            show_duplicates(gallery, images, places)
+            show_duplicates(gallery, images, image_rows)
         else:
-            show_neighbors(gallery, images, places)
+            show_neighbors(gallery, images, image_rows)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
 
 
 def rows_of(names, images):
-    """Where each file of the gallery stands among the images."""
-    place = {name: row for row, name in enumerate(images.names)}
-    missing = [name for name in names if name not in place]
+    """Returns the row of each name among the images."""
+    row_of = {name: row for row, name in enumerate(images.names)}
+    missing = [name for name in names if name not in row_of]
     if missing:
         raise ValueError(
-            f"The features must be of the images in --data_dir. Received: {len(missing)} that are not in "
-            f"{FLAGS.data_dir}, such as {printable(missing[0])}. Name the folder that they were extracted from."
+            f"Every image of --features must be in --data_dir. Received: {len(missing)} that are not in "
+            f"{FLAGS.data_dir}, such as {printable(missing[0])}. Pass the folder that the features were extracted from."
         )
-    return np.array([place[name] for name in names], "int64")
+    return np.array([row_of[name] for name in names], "int64")
 
 
-def show_neighbors(gallery, images, places):
-    """The most similar images of each query."""
+def show_neighbors(gallery, images, image_rows):
+    """Prints and draws the most similar images of each query."""
     if FLAGS.encoder is None:
-        raise ValueError("A query needs the encoder that the features are of. Received: no --encoder.")
+        raise ValueError("--query needs the encoder that extracted the features. Received: no --encoder. Add it.")
     encoder = kb.export.load_encoder(FLAGS.encoder)
     kb.retrieval.check_encoder(gallery, encoder)
     size = encoder.input_shape[1]
-    # As the features were made, and as they are shown.
-    seen, shown = (
+    queries, shown = (
         np.stack([read(path, side) for path in FLAGS.query]) for side in (kb.data.inference_size(size), SHOWN_SIZE)
     )
-    start = (seen.shape[1] - size) // 2
-    features = kb.evaluation.extract_features(encoder, seen[:, start : start + size, start : start + size])
+    # The center, as in extract_features.py.
+    start = (queries.shape[1] - size) // 2
+    features = kb.evaluation.extract_features(encoder, queries[:, start : start + size, start : start + size])
     rows, similarities = kb.retrieval.search(gallery, features, FLAGS.k)
-    for path, found, alike in zip(FLAGS.query, rows, similarities, strict=True):
+    for path, query_rows, query_similarities in zip(FLAGS.query, rows, similarities, strict=True):
         print(f"{path}:")
-        for row, similarity in zip(found, alike, strict=True):
+        for row, similarity in zip(query_rows, query_similarities, strict=True):
             print(f"  {similarity:.3f}  {printable(gallery.names[row])}")
-    neighbors = images.read(places[rows.ravel()]).reshape(*rows.shape, SHOWN_SIZE, SHOWN_SIZE, 3)
-    print(f"Drawn in {kb.plots.nearest_neighbors(shown, neighbors, FLAGS.output)}.")
+    neighbors = images.read(image_rows[rows.ravel()]).reshape(*rows.shape, SHOWN_SIZE, SHOWN_SIZE, 3)
+    print(f"Picture: {kb.plots.nearest_neighbors(shown, neighbors, FLAGS.output)}")
 
 
-def show_duplicates(gallery, images, places):
-    """Groups of images that are nearly the same."""
+def show_duplicates(gallery, images, image_rows):
+    """Prints and draws groups of near-duplicates."""
     groups = kb.retrieval.duplicates(gallery.features, FLAGS.threshold)
     for number, group in enumerate(groups, start=1):
         print(f"group {number}:")
         for row in group:
             print(f"  {printable(gallery.names[row])}")
-    found = sum(map(len, groups))
-    print(f"{found} of {len(gallery.names)} images are in {len(groups)} groups of the same.")
+    print(f"{sum(map(len, groups))} of {len(gallery.names)} images are in {len(groups)} groups of near-duplicates.")
     if groups:
-        shown = [images.read(places[group[: FLAGS.k]]) for group in groups[:SHOWN_GROUPS]]
-        print(f"Drawn in {kb.plots.contact_sheet(shown, FLAGS.output)}.")
+        shown = [images.read(image_rows[group[: FLAGS.k]]) for group in groups[:SHOWN_GROUPS]]
+        print(f"Picture: {kb.plots.contact_sheet(shown, FLAGS.output)}")
 
 
 def printable(name):
-    """A file name as text; "?" where its bytes are no UTF-8, such as those of Latin-1 names."""
+    """Returns a file name as text, with "?" for bytes that are not UTF-8."""
     return str(name).encode("utf-8", "replace").decode()
 
 
 def read(path, size):
-    """An image file as a square."""
+    """Reads an image file and crops it to a square."""
     return kb.data.Decoder(size).decode(pathlib.Path(path).expanduser().read_bytes(), path)
 
 

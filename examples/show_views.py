@@ -1,8 +1,10 @@
-"""Draws the two views of some images: what to look at before hours of training.
+"""Draws the two views of some images. Look at them before you train for hours.
 
-python examples/show_views.py                                     # two photographs that scikit-learn brings
-python examples/show_views.py --data_dir=photos --policy=simclr
-python examples/show_views.py --without=jitter --without=grayscale
+    python examples/show_views.py                                     # two photographs that ship with scikit-learn
+    python examples/show_views.py --data_dir=photos --policy=simclr
+    python examples/show_views.py --without=jitter --without=grayscale
+
+It takes a few seconds, and prints the name of the picture and the number of images.
 """
 
 import os
@@ -20,13 +22,13 @@ import keras_barlow as kb
 POLICIES = ("barlow_twins", "cifar", "keras_cv_barlow_twins", "multi_channel", "simclr")
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("data_dir", None, "Folder, .zip or .npz of images; two photographs of scikit-learn by default.")
-flags.DEFINE_enum("policy", "barlow_twins", POLICIES, "Function of keras_barlow.views.")
-flags.DEFINE_multi_string("without", [], "Transform to leave out; may be given several times.")
+flags.DEFINE_string("data_dir", None, "Folder, .zip or .npz of images; two photographs from scikit-learn by default.")
+flags.DEFINE_enum("policy", "barlow_twins", POLICIES, "Name of a function in keras_barlow.views.")
+flags.DEFINE_multi_string("without", [], "Transform to leave out; can be repeated.")
 flags.DEFINE_integer("image_size", 224, "Side of the views, in pixels.", lower_bound=8)
-flags.DEFINE_integer("count", 8, "Images to show.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Of the views.")
-flags.DEFINE_string("output", "views.png", "PNG file to write.")
+flags.DEFINE_integer("count", 8, "Number of images to draw.", lower_bound=1)
+flags.DEFINE_integer("seed", 0, "Seed of the views.")
+flags.DEFINE_string("output", "views.png", "Output picture, a PNG file.")
 
 
 def main(_):
@@ -39,7 +41,7 @@ def main(_):
 
 
 def shown_images():
-    """The images of the flags, larger than the views so that crops have something to choose from."""
+    """Returns the images to draw, larger than the views so that crops differ."""
     size = FLAGS.image_size * 8 // 7
     if FLAGS.data_dir is not None:
         return kb.data.load(FLAGS.data_dir, image_size=size, labels=False, memory_limit=0)[0].sample(FLAGS.count)[0]
@@ -52,11 +54,14 @@ def shown_images():
 
 
 def chosen_views():
-    """The policy of the flags."""
+    """Returns the views that the flags select."""
     policy = getattr(kb.views, FLAGS.policy)
     if FLAGS.policy == "keras_cv_barlow_twins":
         if FLAGS.without:
-            raise ValueError("keras_cv_barlow_twins has no --without. Leave the flag out, or choose another --policy.")
+            raise ValueError(
+                "keras_cv_barlow_twins does not support --without. "
+                f"Received: --without={FLAGS.without[0]}. Omit it, or choose another --policy."
+            )
         return policy(FLAGS.image_size)
     return policy(FLAGS.image_size, without=FLAGS.without, seed=FLAGS.seed)
 

@@ -1,6 +1,6 @@
-"""The tables of ablations, and the example that runs them."""
+"""Tests of the ablation tables and of examples/ablate.py."""
 
-import dataclasses
+import importlib
 import json
 import os
 import pathlib
@@ -15,30 +15,32 @@ from PIL import Image
 import keras_barlow as kb
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "examples" / "ablate.py"
-# Two rows of a small recipe.
+# Runs the script with two rows of a small recipe.
 SMALL = """
-import dataclasses, runpy, sys
+import os, runpy, sys
 import keras_barlow as kb
 kb.recipes.ablations._TABLES["loss"] = kb.recipes.ablations.table("loss")[:2]
-changes = {"width": 4, "projector": (16, 16), "batch_size": 16, "encoder": "resnet8", "knn_k": 5}
-small = dataclasses.replace(kb.recipes.DIGITS, **changes)
+small = kb.recipes.DIGITS.changed(encoder_options={"width": 4}, projector=(16, 16), batch_size=16)
 kb.recipes.get = lambda name: small
 sys.argv[0] = sys.argv.pop(1)
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
 @pytest.mark.parametrize("name", kb.recipes.ablations.names())
 def test_every_row_builds(name):
-    small = {"width": 2, "image_size": 8, "encoder": "resnet8", "batch_size": 4}
+    recipe = kb.recipes.CIFAR10_SMALL.changed(image_size=8, encoder="resnet8", encoder_options={"width": 2})
+    recipe = recipe.changed(batch_size=4, projector=(8, 8), precision="float32")
     rows = kb.recipes.ablations.table(name)
     assert len({row.name for row in rows}) == len(rows) > 1
     for row in rows:
-        recipe = dataclasses.replace(kb.recipes.CIFAR10_SMALL, **{**small, "projector": (8, 8)}, precision="float32")
         changes = {key: value for key, value in row.changes.items() if key != "batch_size"}
-        model = dataclasses.replace(recipe, **changes).build(num_images=8, seed=0)
-        assert model.loss.get_config()["redundancy_weight"] == row.changes.get("redundancy_weight", 0.005)
-        assert (model.predictor is not None) is row.changes.get("predictor", False)
+        model = recipe.changed(**changes).build(num_images=8, seed=0)
+        weight = row.changes.get("loss_options", {}).get("redundancy_weight", 0.005)
+        assert model.loss.get_config()["redundancy_weight"] == weight
+        predictor = row.changes.get("method_options", {}).get("predictor", False)
+        assert (model.predictor is not None) is predictor
 
 
 def test_an_unknown_table_is_named():
@@ -46,13 +48,15 @@ def test_an_unknown_table_is_named():
         kb.recipes.ablations.table("optimizer")
 
 
-def test_shuffling_keeps_the_colours_of_each_image_and_nothing_else():
+def test_shuffling_keeps_the_colors_of_each_image_and_nothing_else(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    shuffled_pixels = importlib.import_module("image_data").shuffled_pixels
     images = np.random.default_rng(0).integers(0, 256, (3, 6, 7, 3), dtype="uint8")
-    shuffled = kb.recipes.ablations.shuffled_pixels(images, seed=1)
+    shuffled = shuffled_pixels(images, seed=1)
     assert shuffled.dtype == images.dtype and not np.array_equal(shuffled, images)
     for one, other in zip(images, shuffled, strict=True):
         assert sorted(map(tuple, one.reshape(-1, 3))) == sorted(map(tuple, other.reshape(-1, 3)))
-    places = [kb.recipes.ablations.shuffled_pixels(np.arange(42).reshape(1, 6, 7, 1), seed) for seed in (1, 2)]
+    places = [shuffled_pixels(np.arange(42).reshape(1, 6, 7, 1), seed) for seed in (1, 2)]
     assert not np.array_equal(*places)
 
 
@@ -63,14 +67,14 @@ def start(folder, output, *flags):
     return subprocess.Popen([*command, "--seeds=1", *flags], env=environment, **pipes)
 
 
-def test_sigterm_leaves_a_run_unfinished_and_it_goes_on(folder, tmp_path):
+def test_a_run_resumes_after_sigterm(folder, tmp_path):
     output = tmp_path / "table"
     process = start(folder, output)
     while not list(output.glob("*/seed0/metrics.jsonl")) and process.poll() is None:
         time.sleep(0.01)
     process.terminate()
     _, errors = process.communicate(timeout=200)
-    assert process.returncode == 1 and "Stopped by SIGTERM. The same command goes on" in errors
+    assert process.returncode == 1 and "Stopped by SIGTERM. Repeat the command to resume" in errors
     assert not list(output.glob("*/seed0/results.json"))
     out, errors = (process := start(folder, output)).communicate(timeout=200)
     assert process.returncode == 0, errors
@@ -80,7 +84,7 @@ def test_sigterm_leaves_a_run_unfinished_and_it_goes_on(folder, tmp_path):
 
 
 @pytest.mark.parametrize("compared", [False, pytest.param(True, marks=pytest.mark.full)])
-def test_a_table_goes_on_after_a_kill(folder, tmp_path, compared):
+def test_a_table_resumes_after_a_kill(folder, tmp_path, compared):
     output = tmp_path / "table"
     process = start(folder, output)
     while not list(output.glob("*/seed0/results.json")) and process.poll() is None:

@@ -1,6 +1,6 @@
-"""The example, run as a user runs it."""
+"""Runs examples/pretrain.py and examples/show_views.py as a user does."""
 
-import dataclasses
+import ast
 import importlib.util
 import json
 import pathlib
@@ -31,7 +31,7 @@ def check_pictures(output):
         assert picture.std() > 5 and min(picture.shape) > 200
 
 
-def test_a_run_leaves_everything_it_promises(folder, tmp_path):
+def test_a_run_writes_everything_it_promises(folder, tmp_path):
     output = tmp_path / "run"
     archive = shutil.make_archive(tmp_path / "images", "zip", folder)
     flags = [f"--data_dir={archive}", "--epochs=2", "--batch_size=16", f"--output_dir={output}", "--seed=1", "--resume"]
@@ -40,14 +40,15 @@ def test_a_run_leaves_everything_it_promises(folder, tmp_path):
     assert f"There is nothing to resume in {output}: this run begins." in done.stdout
     saved = output / "checkpoints" / kb.checkpoint.name_of(1)
     assert (
-        f"Stopped by the limit of 1 seconds and saved {saved}. Go on with the same command and --resume." in done.stdout
+        f"Stopped by the limit of 1 seconds and saved {saved}. To resume, repeat the command with --resume."
+        in done.stdout
     )
     assert not (output / "results.json").exists()
 
     done = pretrain(*flags)
     assert done.returncode == 0, done.stderr
     assert "nothing to resume" not in done.stdout and "Evaluating raw pixels" not in done.stdout
-    # What TensorFlow logs while it writes a SavedModel, a line of 1,041 characters among it.
+    # Log lines of TensorFlow while it writes a SavedModel, one of them 1,041 characters long.
     for noise in ("input name(s)", "Sharding callback", "Assets written", "Writing fingerprint"):
         assert noise not in done.stderr
     assert "Barlow Twins" in done.stdout and "untrained" in done.stdout
@@ -72,21 +73,26 @@ def test_a_run_leaves_everything_it_promises(folder, tmp_path):
     assert "must be empty, so that no other run is overwritten" in again.stderr
 
 
-# Once in a process: absl refuses to define a flag again, and tests of other modules may come between.
+# Once per process: absl refuses to define a flag twice, and tests of other modules may run in between.
 @pytest.fixture(scope="session")
 def script():
-    """The example as a module: a process of its own for every run would only start TensorFlow again."""
+    """The example as a module. A process per test would only start TensorFlow again."""
     specification = importlib.util.spec_from_file_location("pretrain", SCRIPT)
     module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        # As `python examples/pretrain.py` finds the modules beside it.
+        patch.syspath_prepend(SCRIPT.parent)
+        specification.loader.exec_module(module)
     return module
 
 
 def test_crops_from_files_without_labels(script, folder, tmp_path, monkeypatch, capsys, caplog):
     output = tmp_path / "run"
-    # As the recipe for ImageNet has it, in precision too: NumPy's files do not know bfloat16.
-    recipe = dataclasses.replace(kb.recipes.DIGITS, crops_from_files=True, stored_size=36, precision="mixed_bfloat16")
+    # As in the recipe for ImageNet, including the precision: NumPy's files have no bfloat16.
+    recipe = kb.recipes.DIGITS.changed(precision="mixed_bfloat16")
     monkeypatch.setattr(kb.recipes, "get", lambda name: recipe)
+    settings = script.image_data.ImageSettings(stored_size=36, crops_from_files=True)
+    monkeypatch.setitem(script.image_data.SETTINGS, "digits", settings)
     (folder / "test" / "3" / "broken.png").write_bytes(b"text")
     flags = ["--nolabels", "--skip_corrupt", "--epochs=1", "--batch_size=16", f"--output_dir={output}"]
     with flagsaver.flagsaver():
@@ -109,7 +115,7 @@ def test_crops_from_files_without_labels(script, folder, tmp_path, monkeypatch, 
         (["--data_dir=nowhere"], "no such folder"),
         (["--dataset=mnist", "--data_dir=nowhere"], "tfds build mnist"),
         (["--strategy=multi_worker"], "needs to know the workers"),
-        (["--output_dir=/proc/run"], "must be one that can be written"),
+        (["--output_dir=/proc/run"], "must be writable"),
     ],
 )
 def test_bad_flags_fail_before_any_work(script, bad, message, tmp_path):
@@ -141,3 +147,10 @@ def test_views_are_shown(folder, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert min(np.asarray(Image.open(picture)).shape[:2]) > 200
+
+
+@pytest.mark.parametrize("path", sorted(SCRIPT.parent.glob("*.py")), ids=lambda path: path.stem)
+def test_functions_of_the_examples_are_short(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, f"{node.name} is too long"

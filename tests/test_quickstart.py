@@ -1,12 +1,16 @@
-"""The quick-start notebook, in a real kernel, on few images and few epochs."""
+"""The quick-start notebook in a real kernel, and the minimal script, on few images and few epochs."""
 
 import pathlib
+import re
 import subprocess
 import sys
 
 import nbformat
 from PIL import Image
 
+import keras_barlow as kb
+
+MINIMAL = pathlib.Path(__file__).parents[1] / "examples" / "minimal.py"
 NOTEBOOK = pathlib.Path(__file__).parents[1] / "examples" / "notebooks" / "quickstart.ipynb"
 EXECUTE = """
 import sys, nbclient, nbformat
@@ -28,7 +32,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
         if "parameters" in cell.metadata.get("tags", []):
             cells.append(nbformat.v4.new_code_cell("EPOCHS, IMAGE_SIZE = 2, 32"))
         if "model.fit" in cell.source:
-            # Run again, as after a disconnect: nothing is left to do, and the history is that of the whole run.
+            # Run again, as after a disconnect: nothing is left to train, and the history is that of the whole run.
             cells.append(nbformat.v4.new_code_cell(cell.source + "\nassert history.epoch == list(range(EPOCHS))"))
     notebook.cells = cells
     nbformat.write(notebook, tmp_path / "in.ipynb")
@@ -43,3 +47,17 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
         with Image.open(tmp_path / "quickstart" / f"{name}.png") as picture:
             assert min(picture.size) > 200
     assert (tmp_path / "quickstart" / "encoder" / "saved_model.pb").exists()
+
+
+def test_the_minimal_script_is_short_and_exports_an_encoder(tmp_path, monkeypatch, capsys):
+    text = MINIMAL.read_text()
+    assert len(text.splitlines()) <= 60 and "FLAGS" not in text
+    digits = [(images[:256], labels[:256]) for images, labels in kb.data.digits(copies=1)]
+    monkeypatch.setattr(kb.data, "digits", lambda: digits)
+    monkeypatch.chdir(tmp_path)
+    # One epoch of four steps.
+    exec(compile(text.replace("EPOCHS, BATCH_SIZE = 6, 64", "EPOCHS, BATCH_SIZE = 1, 64"), MINIMAL, "exec"), {})
+    printed = capsys.readouterr().out
+    assert re.search(r"k-NN accuracy: 0\.\d\d untrained, 0\.\d\d trained\nThe encoder is in runs/minimal\.", printed)
+    assert printed.count("4/4 - ") == 1
+    assert kb.load_encoder("runs/minimal").output_shape == (None, 64)

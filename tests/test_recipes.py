@@ -1,4 +1,5 @@
 import dataclasses
+import random
 
 import keras
 import numpy as np
@@ -7,26 +8,113 @@ import tensorflow as tf
 
 import keras_barlow as kb
 
+ADAM, LARS, Cosine = keras.optimizers.Adam, kb.optimizers.LARS, keras.optimizers.schedules.CosineDecay
+HE, PYTORCH = (2.0, "fan_out", "untruncated_normal"), (1 / 3, "fan_in", "uniform")
+# Two batches of the largest recipe.
+IMAGES = 4096
+NO_BLUR = {"blur": (0.0, 0.0)}
+DIGIT_VIEWS = {"crop_scale": (0.5, 1.0), "flip": 0.0, "jitter": (0.6, 0.4, 0.9, 0.5), "jitter_probability": 1.0}
+DIGIT_VIEWS |= {"grayscale": 0.3, "blur": (0.0, 0.0), "solarization": (0.0, 0.0)}
+
+# For each recipe: size, epochs, batch size, k, precision, projector; encoder; optimizer; views; redundancy weight.
+EXPECTED = {
+    "digits": (
+        (32, 25, 64, 5, "float32", (256, 256)),
+        (kb.encoders.resnet8, HE, {"stem": "small", "width": 16}),
+        lambda: ADAM(Cosine(0.0, 24 * 64, 0.2, warmup_target=0.005, warmup_steps=64), beta_2=0.95, weight_decay=1e-6),
+        DIGIT_VIEWS,
+        0.005,
+    ),
+    "cifar10_small": (
+        (32, 20, 256, 200, "mixed_bfloat16", (1024, 1024, 1024)),
+        (kb.encoders.resnet18, PYTORCH, {"stem": "small", "width": 16}),
+        lambda: ADAM(0.001, beta_2=0.99, weight_decay=1e-6),
+        NO_BLUR,
+        0.005,
+    ),
+    "cifar10_resnet18": (
+        (32, 1000, 256, 200, "mixed_bfloat16", (2048, 2048, 2048)),
+        (kb.encoders.resnet18, HE, {"stem": "small", "width": 64}),
+        lambda: LARS(Cosine(0.0, 990 * 16, 0.0, warmup_target=0.3, warmup_steps=160), weight_decay=1e-4),
+        NO_BLUR,
+        0.0051,
+    ),
+    "imagenet_resnet50": (
+        (224, 1000, 2048, 200, "mixed_bfloat16", (8192, 8192, 8192)),
+        (kb.encoders.resnet50, HE, {"stem": "imagenet", "width": 64, "zero_init_residual": True}),
+        lambda: LARS(
+            Cosine(0.0, 990 * 2, 0.001, warmup_target=1.6, warmup_steps=20),
+            weight_decay=1e-6,
+            vector_learning_rate=Cosine(0.0, 990 * 2, 0.001, warmup_target=0.0024, warmup_steps=20),
+        ),
+        {"crop_scale": (0.08, 1.0), "jitter": (0.4, 0.4, 0.2, 0.1), "blur": (1.0, 0.1), "solarization": (0.0, 0.2)},
+        0.0051,
+    ),
+}
+
+
+def assert_same_config(item, expected):
+    """Compares configs. Floats may differ by rounding."""
+    if isinstance(expected, dict):
+        assert set(item) == set(expected)
+        for name in expected:
+            assert_same_config(item[name], expected[name])
+    elif isinstance(expected, (list, tuple)):
+        assert len(item) == len(expected)
+        for one, other in zip(item, expected, strict=True):
+            assert_same_config(one, other)
+    else:
+        assert item == (pytest.approx(expected, rel=1e-6) if isinstance(expected, float) else expected)
+
+
+@pytest.mark.parametrize("name", kb.recipes.names())
+def test_every_recipe_keeps_its_values(name):
+    settings, (encoder, variance, encoder_options), optimizer, view_options, redundancy_weight = EXPECTED[name]
+    recipe = kb.recipes.get(name)
+    names = ("image_size", "epochs", "batch_size", "knn_k", "precision", "projector")
+    assert tuple(getattr(recipe, name) for name in names) == settings
+    assert recipe.encoder_options.get("width", 64) == encoder_options["width"]
+    size, precision = recipe.image_size, recipe.precision
+    # Narrow networks: the widths are compared above.
+    model = recipe.changed(encoder_options={"width": 2}, projector=(8, 8)).build(IMAGES, seed=0)
+    # Resets the counters in layer names, and the policy.
+    keras.utils.clear_session(free_memory=False)
+    keras.config.set_dtype_policy(precision)
+    options = {"synchronized": True, "kernel_initializer": keras.initializers.VarianceScaling(*variance)}
+    expected = {
+        "encoder": encoder((size, size, 3), **{**encoder_options, "width": 2}, **options),
+        "projector": kb.Projector((8, 8), synchronized=True),
+        "views": kb.views.barlow_twins(size, seed=0, **view_options),
+        "loss": kb.losses.BarlowTwinsLoss(redundancy_weight),
+    }
+    for part, other in expected.items():
+        assert_same_config(getattr(model, part).get_config(), other.get_config())
+    assert_same_config(model.optimizer.get_config(), optimizer().get_config())
+    assert type(model) is kb.BarlowTwins and type(model.optimizer) is type(optimizer())
+    assert (model.skip_nonfinite, model.predictor, model.stop_gradient, model.target) == (False, None, False, None)
+
 
 def small(recipe, **changes):
-    return dataclasses.replace(recipe, width=2, projector=(8, 8), image_size=16, encoder="resnet8", **changes)
+    return recipe.changed(encoder="resnet8", encoder_options={"width": 2}, projector=(8, 8), image_size=16, **changes)
 
 
 @pytest.mark.parametrize("name", kb.recipes.names())
 def test_every_recipe_builds_and_takes_a_step(name):
     recipe = small(kb.recipes.get(name), batch_size=4)
-    model = recipe.build(num_images=8, seed=0)
+    crops_from_files = name == "imagenet_resnet50"
+    model = recipe.build(num_images=8, seed=0, without=("crop",) if crops_from_files else ())
     images = np.zeros((8, 20, 20, 3), "uint8") + np.arange(8, dtype="uint8")[:, None, None, None]
-    if recipe.crops_from_files:
+    if crops_from_files:
         crops = tf.data.Dataset.from_tensor_slices(images[:, :16, :16]).batch(4)
         images = tf.data.Dataset.zip(crops, crops).map(lambda *pair: (pair,))
-    model.fit(images, batch_size=None if recipe.crops_from_files else 4, verbose=0)
+    model.fit(images, batch_size=None if crops_from_files else 4, verbose=0)
     assert keras.config.dtype_policy().name == "float32"
 
 
 def test_the_paper():
     recipe = kb.recipes.get("imagenet_resnet50")
-    model = dataclasses.replace(recipe, width=2, projector=(8, 8)).build(num_images=1_281_167, seed=0)
+    tiny = recipe.changed(encoder_options={"width": 2}, projector=(8, 8))
+    model = tiny.build(num_images=1_281_167, seed=0, without=("crop",))
     optimizer = model.optimizer
     steps = 1_281_167 // 2048
     assert isinstance(optimizer, kb.optimizers.LARS)
@@ -40,10 +128,10 @@ def test_the_paper():
             (1000 * steps, 0.001),
         ):
             np.testing.assert_allclose(schedule(step), peak * share, rtol=1e-4, atol=1e-9)
-    assert recipe.projector == (8192, 8192, 8192) and recipe.redundancy_weight == 0.0051
+    assert recipe.projector == (8192, 8192, 8192) and model.loss.redundancy_weight == 0.0051
     assert not np.any(model.encoder.get_layer("stage4_block3_normalization3").gamma)
     assert [layer.probability for layer in recipe.views().layers_b] == [1.0, 0.5, 0.8, 0.2, 0.1, 0.2]
-    # The first of them runs on the host, on the whole photo.
+    # The data crops the original files, so the model does not.
     assert [layer.probability for layer in model.views.layers_b] == [0.5, 0.8, 0.2, 0.1, 0.2]
 
 
@@ -55,6 +143,52 @@ def test_a_seed_makes_a_run_reproducible():
         model.fit(kb.data.ArrayImages(images).batches(4, seed=3), epochs=2, verbose=0)
         weights.append([weight.numpy() for weight in model.weights])
     assert all((a == b).all() for a, b in zip(*weights, strict=True))
+
+
+def draws():
+    """Draws a number from each random state: Python, NumPy, TensorFlow and Keras."""
+    numbers = random.random(), np.random.random(), float(tf.random.uniform(()))
+    return (*numbers, float(keras.random.uniform(())))
+
+
+def test_a_seed_sets_the_weights_and_leaves_the_random_states_of_the_process():
+    recipe = small(kb.recipes.get("digits"), batch_size=4)
+    keras.utils.set_random_seed(7)
+    expected = draws()
+    keras.utils.set_random_seed(7)
+    model = recipe.build(8, seed=3)
+    assert draws() == expected
+    keras.utils.set_random_seed(3)
+    for weight, other in zip(model.weights, recipe.build(8).weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), other.numpy())
+
+
+def test_a_change_updates_options_and_leaves_the_recipe():
+    recipe = kb.recipes.DIGITS.changed(epochs=2, loss_options={"invariance_weight": 2.0}, projector=(8,))
+    assert (recipe.epochs, recipe.projector, recipe.batch_size) == (2, (8,), 64)
+    assert recipe.loss_options == {"redundancy_weight": 0.005, "invariance_weight": 2.0}
+    assert kb.recipes.DIGITS.loss_options == {"redundancy_weight": 0.005} and kb.recipes.DIGITS.epochs == 25
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"width": 4}, "only change its fields. Received: 'width'. Use one of .*encoder_options"),
+        ({"encoder": "resnet9"}, "`encoder` must be a function of `encoders`. Received: 'resnet9'. Use one of"),
+        ({"method": "Barlow"}, "`method` must be a class of `methods`. Received: 'Barlow'. Use one of BarlowTwins"),
+        ({"optimizer": "sgd"}, "`optimizer` must be 'adam' or 'lars'. Received: 'sgd'. Use one of adam, lars"),
+        ({"encoder_options": {"widht": 4}}, "`encoder_options` must hold .* Received: 'widht'. Use one of .*width"),
+        ({"encoder_options": {"input_shape": (8, 8, 3)}}, "`encoder_options` must hold .* Received: 'input_shape'"),
+        ({"method_options": {"momentum": 0.9}}, "`method_options` .* 'momentum'. Use one of .*moving_average"),
+        ({"projector_options": {"batch_norm": False}}, "`projector_options` .*'batch_norm'.* use_batch_norm"),
+        ({"loss_options": {"weight": 1.0}}, "`loss_options` .*'weight'. Use one of .*redundancy_weight"),
+        ({"optimizer_options": {"vector_learning_rate": 1.0}}, "`optimizer_options` .*'vector_learning_rate'"),
+        ({"views_options": {"colour": 1.0}}, "`views_options` .*'colour'. Use one of .*grayscale"),
+    ],
+)
+def test_unknown_fields_and_options_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        kb.recipes.DIGITS.changed(**changes)
 
 
 def test_bad_input():

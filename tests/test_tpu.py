@@ -1,6 +1,5 @@
 """What can be held about TPUs without one: a step that XLA compiles to one static program, and the notebook."""
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -19,8 +18,8 @@ NOTEBOOK = pathlib.Path(__file__).parents[1] / "examples" / "notebooks" / "tpu.i
 def test_the_whole_step_compiles_to_one_static_program():
     """Views with every transform, both passes, loss, mixed precision and LARS: the recipe of the paper, made small."""
     recipe = kb.recipes.get("imagenet_resnet50")
-    small = {"image_size": 16, "encoder": "resnet8", "width": 4, "projector": (16, 16), "batch_size": 16}
-    recipe = dataclasses.replace(recipe, **small, epochs=2, crops_from_files=False)
+    small = {"image_size": 16, "encoder": "resnet8", "projector": (16, 16), "batch_size": 16, "epochs": 2}
+    recipe = recipe.changed(**small, encoder_options={"width": 4})
     model = recipe.build(num_images=64, seed=0)
     assert type(model.optimizer) is kb.optimizers.LARS and "bfloat16" in model.encoder.dtype_policy.name
     model.optimizer.build(model.trainable_variables)

@@ -1,4 +1,4 @@
-"""The blocks of examples/use_in_keras.md, one after another, on few images."""
+"""Runs the code blocks of examples/use_in_keras.md on few images."""
 
 import pathlib
 import re
@@ -19,7 +19,7 @@ def run(code, names):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A run's folder, as `pretrain.py` leaves it."""
+    """The output folder of a short run, as `pretrain.py` writes it."""
     path = tmp_path_factory.mktemp("worked")
     (path / "runs" / "digits").mkdir(parents=True)
     (images, labels), test = kb.data.digits(copies=1)
@@ -34,13 +34,13 @@ def folder(tmp_path_factory):
     return path, ((images[:512], labels[:512]), test)
 
 
-def test_the_text_has_its_sections():
+def test_the_document_has_its_sections():
     assert list(SECTIONS)[1:] == [
         "Frozen features in a functional model",
         "Fine-tuning",
         "KerasHub's ImageClassifier",
-        "A backbone of keras.applications in pre-training",
-        "A backbone of KerasHub in pre-training",
+        "Pre-train a backbone from keras.applications",
+        "Pre-train a backbone from KerasHub",
     ]
 
 
@@ -53,7 +53,7 @@ def test_a_section_runs(section, folder, monkeypatch):
     path, digits = folder
     monkeypatch.chdir(path)
     few = (tuple(part[:256] for part in digits[0]), digits[1])
-    if "in pre-training" not in section:
+    if not section.startswith("Pre-train"):
         few = digits
     monkeypatch.setattr(kb.data, "digits", lambda: few)
     names = {}

@@ -1,8 +1,8 @@
-"""Trains, resumes, saves, exports and loads a small encoder with the installed packages: the job of most users.
+"""Trains, resumes, saves, exports and loads a small encoder with the installed packages, as most users do.
 
     python tools/main_job.py        # two CPU cores, about 30 seconds
 
-`compatibility.py` runs it once per environment. It ends with "main job passed" or with the first error.
+`compatibility.py` runs it in each environment. The last line is "main job passed", or the first error.
 """
 
 import os
@@ -30,7 +30,7 @@ assert "keras_barlow" not in sys.modules
 
 
 class Interrupt(keras.callbacks.Callback):
-    """Ends a run in the middle of its second epoch, as a crash would."""
+    """Interrupts training in the middle of the second epoch, as a crash would."""
 
     def on_train_batch_end(self, batch, logs=None):
         if self.model.optimizer.iterations.numpy() == 6:
@@ -38,7 +38,7 @@ class Interrupt(keras.callbacks.Callback):
 
 
 def labeled_images(rows, seed):
-    """Noisy images whose brightness tells their class."""
+    """Creates noisy images whose brightness identifies their class."""
     rng = np.random.default_rng(seed)
     labels = np.arange(rows) % CLASSES
     level = 40 + 50 * labels.reshape(-1, 1, 1, 1)
@@ -63,7 +63,7 @@ def train(images, callbacks=()):
 
 
 def resume(images, folder, expected):
-    """A run that is interrupted and resumed has the weights of one that is not."""
+    """Checks that an interrupted and resumed run ends with the same weights as an uninterrupted one."""
     try:
         train(images, [Interrupt(), kb.callbacks.Checkpoints(folder, every=2)])
     except InterruptedError:

@@ -1,15 +1,9 @@
-"""Named recipes, and the ablations of the paper."""
+"""Named recipes, and the ablations of the Barlow Twins paper."""
 
 from keras_barlow.recipes import ablations
-from keras_barlow.recipes.recipe import (
-    CIFAR10_RESNET18,
-    CIFAR10_SMALL,
-    DIGITS,
-    IMAGENET_RESNET50,
-    Recipe,
-    get,
-    names,
-)
+from keras_barlow.recipes.barlow_twins_recipes import CIFAR10_RESNET18, CIFAR10_SMALL, DIGITS, IMAGENET_RESNET50
+from keras_barlow.recipes.catalogue import get, names
+from keras_barlow.recipes.recipe import Recipe
 
 __all__ = [
     "CIFAR10_RESNET18",

@@ -1,18 +1,16 @@
-"""The ablations of the paper as tables of what each row changes in a recipe, with the published figures."""
+"""Ablations of the Barlow Twins paper: what each row changes in a recipe, and the published accuracy."""
 
 from typing import NamedTuple
 
-import numpy as np
-
 
 class Row(NamedTuple):
-    """One run of a table.
+    """A row of a table.
 
     Attributes:
-        name: As the paper has it.
-        changes: Fields of `recipes.Recipe` and their values.
-        paper: Top-1 accuracy on ImageNet in per cent, linear, 300 epochs; None where the paper has no figure.
-        shuffled: Whether the pixels of every image are shuffled, which leaves its colours only.
+        name: Name of the row.
+        changes: Arguments of `Recipe.changed`.
+        paper: Linear top-1 accuracy on ImageNet after 300 epochs, in percent. None if the paper does not report it.
+        shuffled: Whether to shuffle the pixels of every image, which leaves only its colors.
     """
 
     name: str
@@ -21,44 +19,55 @@ class Row(NamedTuple):
     shuffled: bool = False
 
 
-_NO_COLOURS = {"jitter_probability": 0.0, "grayscale": 0.0}
-_CROP_AND_FLIP = {**_NO_COLOURS, "blur": (0.0, 0.0), "solarization": (0.0, 0.0)}
+_NO_COLOR = {"jitter_probability": 0.0, "grayscale": 0.0}
+_CROP_AND_FLIP = {**_NO_COLOR, "blur": (0.0, 0.0), "solarization": (0.0, 0.0)}
+
+
+def _loss(**options):
+    return {"loss_options": options}
+
+
+def _method(**options):
+    return {"method_options": options}
+
+
+def _views(**options):
+    return {"views_options": options}
+
+
+_NO_BATCH_NORM = {"projector_options": {"use_batch_norm": False}}
 
 _TABLES = {
     # Table 5.
     "loss": (
         Row("baseline", {}, 71.4),
-        Row("only invariance", {"redundancy_weight": 0.0}, 57.3),
-        Row("only redundancy", {"loss_options": {"invariance_weight": 0.0}}, 0.1),
-        Row("normalisation along the feature axis", {"loss_options": {"normalization": "feature"}}, 69.8),
-        Row("no BN in the projector", {"projector_batch_norm": False}, 71.2),
-        Row(
-            "no BN and no normalisation",
-            {"projector_batch_norm": False, "loss_options": {"normalization": "none"}},
-            53.4,
-        ),
-        # Both terms are logarithms of sums, so that lambda is of the order of 1. The paper does not give its tau.
-        Row("cross-entropy with temperature", {"redundancy_weight": 1.0, "loss_options": {"temperature": 0.1}}, 63.3),
+        Row("only invariance", _loss(redundancy_weight=0.0), 57.3),
+        Row("only redundancy", _loss(invariance_weight=0.0), 0.1),
+        Row("normalization along the feature axis", _loss(normalization="feature"), 69.8),
+        Row("no BN in the projector", _NO_BATCH_NORM, 71.2),
+        Row("no BN and no normalization", {**_NO_BATCH_NORM, **_loss(normalization="none")}, 53.4),
+        # Both terms are logarithms of sums, so lambda is of the order of 1. The paper does not state its tau.
+        Row("cross-entropy with temperature", _loss(redundancy_weight=1.0, temperature=0.1), 63.3),
     ),
     # Table 6.
     "asymmetry": (
         Row("baseline", {}, 71.4),
-        Row("stop-gradient", {"stop_gradient": True}, 70.5),
-        Row("predictor", {"predictor": True}, 70.2),
-        Row("stop-gradient and predictor", {"stop_gradient": True, "predictor": True}, 61.3),
-        Row("moving-average twin", {"moving_average": 0.99}),
-        Row("moving-average twin and predictor", {"moving_average": 0.99, "predictor": True}),
+        Row("stop-gradient", _method(stop_gradient=True), 70.5),
+        Row("predictor", _method(predictor=True), 70.2),
+        Row("stop-gradient and predictor", _method(stop_gradient=True, predictor=True), 61.3),
+        Row("moving-average twin", _method(moving_average=0.99)),
+        Row("moving-average twin and predictor", _method(moving_average=0.99, predictor=True)),
     ),
     "augmentations": (
         Row("baseline", {}),
-        Row("no flip", {"flip": 0.0}),
-        Row("no blur", {"blur": (0.0, 0.0)}),
-        Row("no solarisation", {"solarization": (0.0, 0.0)}),
-        Row("no grayscale", {"grayscale": 0.0}),
-        Row("no colour jitter", {"jitter_probability": 0.0}),
-        Row("no colour jitter or grayscale", _NO_COLOURS),
-        Row("crop and flip only", _CROP_AND_FLIP),
-        Row("crop only", {**_CROP_AND_FLIP, "flip": 0.0}),
+        Row("no flip", _views(flip=0.0)),
+        Row("no blur", _views(blur=(0.0, 0.0))),
+        Row("no solarization", _views(solarization=(0.0, 0.0))),
+        Row("no grayscale", _views(grayscale=0.0)),
+        Row("no color jitter", _views(jitter_probability=0.0)),
+        Row("no color jitter or grayscale", _views(**_NO_COLOR)),
+        Row("crop and flip only", _views(**_CROP_AND_FLIP)),
+        Row("crop only", _views(**_CROP_AND_FLIP, flip=0.0)),
     ),
     "projector": (
         Row("1 layer of 1024", {"projector": (1024,)}),
@@ -70,19 +79,19 @@ _TABLES = {
         Row("3 layers of 2048", {"projector": (2048,) * 3}),
     ),
     "batch_size": tuple(Row(str(size), {"batch_size": size}) for size in (64, 128, 256, 512, 1024)),
-    "lambda": tuple(Row(str(weight), {"redundancy_weight": weight}) for weight in (0.0005, 0.002, 0.005, 0.02, 0.05)),
-    # What a published review asks for: how much of it is learning the colours of an image?
+    "lambda": tuple(Row(str(weight), _loss(redundancy_weight=weight)) for weight in (0.0005, 0.002, 0.005, 0.02, 0.05)),
+    # A published review asks how much of the accuracy comes from learning the colors of an image.
     "pixel_shuffle": (
         Row("images", {}),
-        Row("images, no colour jitter", {"jitter_probability": 0.0}),
+        Row("images, no color jitter", _views(jitter_probability=0.0)),
         Row("shuffled pixels", {}, shuffled=True),
-        Row("shuffled pixels, no colour jitter", {"jitter_probability": 0.0}, shuffled=True),
+        Row("shuffled pixels, no color jitter", _views(jitter_probability=0.0), shuffled=True),
     ),
 }
 
 
 def names():
-    """The names of the tables.
+    """Lists the names of the tables.
 
     Returns:
         A list of strings.
@@ -91,7 +100,7 @@ def names():
 
 
 def table(name):
-    """The rows of a table.
+    """Returns the rows of a table.
 
     Args:
         name: One of `names()`.
@@ -110,24 +119,3 @@ def table(name):
     if name not in _TABLES:
         raise ValueError(f"Unknown table. Received: {name!r}. Known tables: {', '.join(_TABLES)}.")
     return _TABLES[name]
-
-
-def shuffled_pixels(images, seed=0):
-    """Images whose pixels are shuffled, each in a way of its own: what is left is the colours.
-
-    Args:
-        images: Array `(n, height, width, channels)`.
-        seed: Integer.
-
-    Returns:
-        Array of the same shape and dtype.
-
-    Example:
-
-    >>> image = np.arange(4).reshape(1, 2, 2, 1)
-    >>> sorted(shuffled_pixels(image).ravel().tolist())
-    [0, 1, 2, 3]
-    """
-    rng = np.random.default_rng(seed)
-    pixels = np.asarray(images).reshape(len(images), -1, images.shape[-1])
-    return np.stack([one[rng.permutation(len(one))] for one in pixels]).reshape(images.shape)

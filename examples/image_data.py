@@ -1,0 +1,95 @@
+"""Images for the example scripts: how each recipe loads them, the training batches, and the features."""
+
+import dataclasses
+
+import numpy as np
+
+import keras_barlow as kb
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSettings:
+    """How images are loaded for a recipe.
+
+    Attributes:
+        stored_size: Side to which images are resized before views are drawn. None for the size of the views. The
+            encoder is evaluated on the center of each image.
+        crops_from_files: Whether random crops are decoded from the original files (`data.Images.crop_pairs`). Otherwise
+            the model crops the stored images.
+        train_per_class: Number of training images to keep per class. None or 0 keeps all.
+        test_per_class: Number of test images to keep per class. None or 0 keeps all.
+    """
+
+    stored_size: int | None = None
+    crops_from_files: bool = False
+    train_per_class: int | None = None
+    test_per_class: int | None = None
+
+
+SETTINGS = {
+    "cifar10_small": ImageSettings(train_per_class=2000, test_per_class=1000),
+    "imagenet_resnet50": ImageSettings(stored_size=256, crops_from_files=True),
+}
+
+
+def settings_for(recipe, **changes):
+    """Returns the settings of a recipe, updated by the changes that are not None, such as flags."""
+    changes = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(SETTINGS.get(recipe.name, ImageSettings()), **changes)
+
+
+def load(data_dir, recipe, settings, **options):
+    """Loads training and test images; further arguments are those of `data.load`."""
+    return kb.data.load(
+        data_dir,
+        image_size=settings.stored_size or recipe.image_size,
+        train_per_class=settings.train_per_class or None,
+        test_per_class=settings.test_per_class or None,
+        # Crops come from files only if the images are not kept in memory.
+        **({"memory_limit": 0} if settings.crops_from_files else {}),
+        **options,
+    )
+
+
+def digits(seed=0):
+    """Draws the digits: training and test images, the data of the examples when no `--data_dir` is given."""
+    return tuple(kb.data.ArrayImages(images, labels) for images, labels in kb.data.digits(seed=seed))
+
+
+def with_checked_labels(train, test, several=False):
+    """Returns both sets of images with valid labels of the same classes, or raises a `ValueError`."""
+    return kb.evaluation.heads.checked_images(train, test, several=several)
+
+
+def omitted_transforms(settings):
+    """Names of the transforms that `Recipe.build` leaves out of the model because the batches contain them."""
+    return ("crop",) if settings.crops_from_files else ()
+
+
+def training_batches(train, views, recipe, settings, seed):
+    """Returns batches of stored images, or of pairs of crops by the first transforms of `views`."""
+    if settings.crops_from_files:
+        return train.crop_pairs(recipe.batch_size, (views.layers_a[0], views.layers_b[0]), seed=seed)
+    return train.batches(recipe.batch_size, seed=seed)
+
+
+def features(model, sources, image_size, verbose=0):
+    """Returns a list with the features of each source, computed on the centers of its images."""
+    return [
+        kb.evaluation.extract_features(model, images.in_order(crop=image_size), verbose=verbose) for images in sources
+    ]
+
+
+def shuffled_pixels(images, seed=0):
+    """Shuffles the pixels of each image with a different permutation, so that only its colors are left.
+
+    Args:
+        images: Array `(n, height, width, channels)`.
+        seed: Seed of the permutations.
+
+    Returns:
+        Array of the same shape and dtype.
+    """
+    rng = np.random.default_rng(seed)
+    pixels = np.asarray(images).reshape(len(images), -1, images.shape[-1])
+    return np.stack([image[rng.permutation(len(image))] for image in pixels]).reshape(images.shape)
