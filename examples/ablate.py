@@ -38,7 +38,7 @@ def main(_):
     try:
         recipe = chosen_recipe()
         train, test = load_data(recipe)
-        kb.evaluation.knn.check_votes(recipe.knn_k, len(train))
+        kb.evaluation.input_checks.check_votes(recipe.knn_k, len(train))
         output = pathlib.Path(FLAGS.output_dir or f"runs/ablate/{recipe.name}/{FLAGS.table}")
         check_folder(output, recipe, len(train))
     except (ValueError, OSError) as received:
@@ -80,7 +80,7 @@ def load_data(recipe):
             f"Received: {FLAGS.data_dir}, which has no labels or no test images."
         )
     # Before anything is trained.
-    return kb.evaluation.heads.checked_images(train, test)
+    return kb.evaluation.input_checks.checked_images(train, test)
 
 
 def check_folder(output, recipe, images):

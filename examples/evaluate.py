@@ -82,7 +82,7 @@ def load_data(size):
         stored = FLAGS.stored_size or kb.data.inference_size(size)
         per_class = {"train_per_class": FLAGS.train_per_class, "test_per_class": FLAGS.test_per_class}
         train, test = kb.data.load(FLAGS.data_dir, image_size=stored, dataset=FLAGS.dataset, **per_class)
-    return kb.evaluation.heads.checked_images(train, test, several=FLAGS.protocol == ["transfer"])
+    return kb.evaluation.input_checks.checked_images(train, test, several=FLAGS.protocol == ["transfer"])
 
 
 def evaluate(name, encoder, train, test):
@@ -104,7 +104,7 @@ def evaluate(name, encoder, train, test):
     fractions = [float(fraction) for fraction in FLAGS.fraction]
     for fraction in fractions:
         # None of them may leave a class empty; said before the first is trained.
-        kb.evaluation.heads.rows_of_each_class(train.labels, fraction)
+        kb.evaluation.fine_tuning.rows_of_each_class(train.labels, fraction)
     return {f"{one:g}": kb.evaluation.fine_tune(encoder, train, test, one, **settings) for one in fractions}
 
 

@@ -81,7 +81,7 @@ def main(_):
         train, test = load_data(recipe)
         probes = []
         if test:
-            train, test = kb.evaluation.heads.checked_images(train, test)
+            train, test = kb.evaluation.input_checks.checked_images(train, test)
             labeled = [(images.in_order(crop=recipe.image_size), images.labels) for images in (train, test)]
             probes = [kb.callbacks.KNNProbe(*labeled, k=recipe.knn_k, every=max(1, recipe.epochs // 4))]
         if isinstance(train, kb.data.ArrayImages):

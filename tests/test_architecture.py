@@ -14,6 +14,7 @@ PACKAGE = pathlib.Path(kb.__file__).parent
 LAYERS = [
     {
         "checkpoint",
+        "class_sampling",
         "distribution",
         "image_scale",
         "keras_internals",

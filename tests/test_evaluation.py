@@ -193,15 +193,15 @@ def test_fine_tuning_trains_a_copy_on_a_share_of_the_labels(encoder):
     train = labelled_images(60)
     result = evaluation.fine_tune(encoder, train, labelled_images(seed=1), fraction=0.2, epochs=20, encoder_rate=0.05)
     assert result["images"] == 12 and result["top1"] > 0.6
-    rows = evaluation.heads.rows_of_each_class(train.labels, 0.2, seed=3)
+    rows = evaluation.fine_tuning.rows_of_each_class(train.labels, 0.2, seed=3)
     np.testing.assert_array_equal(np.bincount(train.labels[rows]), [4, 4, 4])
-    np.testing.assert_array_equal(rows, evaluation.heads.rows_of_each_class(train.labels, 0.2, seed=3))
-    assert not np.array_equal(rows, evaluation.heads.rows_of_each_class(train.labels, 0.2, seed=4))
+    np.testing.assert_array_equal(rows, evaluation.fine_tuning.rows_of_each_class(train.labels, 0.2, seed=3))
+    assert not np.array_equal(rows, evaluation.fine_tuning.rows_of_each_class(train.labels, 0.2, seed=4))
 
 
 def test_a_rate_of_its_own_is_that_of_two_optimizers():
     images, labels = labelled_images(8).array[:, :8, :8], labelled_images(8).labels
-    one, other = (evaluation.heads.Heads(small_encoder(), 3, frozen=False, encoder_rate=0.01) for _ in range(2))
+    one, other = (evaluation.head_training.Heads(small_encoder(), 3, frozen=False, encoder_rate=0.01) for _ in range(2))
     other.heads[0].set_weights(one.heads[0].get_weights())
     one.compile(keras.optimizers.SGD(0.5, momentum=0.9))
     optimizers = [keras.optimizers.SGD(rate, momentum=0.9) for rate in (0.5, 0.005)]
@@ -236,7 +236,7 @@ def test_bad_input_before_any_training(encoder):
     for run in (evaluation.linear_probe, evaluation.fine_tune):
         with pytest.raises(ValueError, match=r"one label for each image. Received: .* \(24, 3\) for `train`"):
             run(encoder, several, several)
-    check = functools.partial(evaluation.heads.checked_images, several=True)
+    check = functools.partial(evaluation.input_checks.checked_images, several=True)
     check(several, several)
     with pytest.raises(ValueError, match="labels of one kind"):
         check(train, several)

@@ -5,8 +5,7 @@ import numpy as np
 from absl import logging
 
 from keras_barlow import data, evaluation, labels
-from keras_barlow.evaluation import features as checks
-from keras_barlow.evaluation.knn import check_votes
+from keras_barlow.evaluation.input_checks import check_images, check_votes, checked_feature_sets
 
 # Of data.Images the monitor takes so many, evenly over the collection.
 _MONITORED = 1024
@@ -29,7 +28,7 @@ class _Probe(keras.callbacks.Callback):
         """Keras calls this before it trains, so what the encoder cannot take is refused here."""
         super().set_model(model)
         for name, images in self.probed().items():
-            checks.check_images(images, model, name)
+            check_images(images, model, name)
 
     def on_epoch_end(self, epoch, logs=None):
         last = epoch + 1 == self.params.get("epochs")
@@ -56,7 +55,7 @@ class _LabelledProbe(_Probe):
         images, numbers = _pair(test, "test")
         self.test = images, labels.checked_test_labels(numbers, self.train[1], _count(images), "test")
         for name, images in self.probed().items():
-            checks.check_images(images, name=name)
+            check_images(images, name=name)
         self.batch_size = batch_size
 
     def probed(self):
@@ -65,7 +64,7 @@ class _LabelledProbe(_Probe):
     def features(self):
         """The features of the training images, their labels, and the features of the test images."""
         features = [evaluation.extract_features(self.model, one, self.batch_size) for one in self.probed().values()]
-        return checks.checked_features(features[0], self.train[1], features[1])
+        return checked_feature_sets(features[0], self.train[1], features[1])
 
 
 class KNNProbe(_LabelledProbe):
@@ -184,7 +183,7 @@ def _pair(given, name):
         return given, given.labels
     if isinstance(given, (tuple, list)) and len(given) == 2:
         return tuple(given)
-    checks.check_images(given, name=name)
+    check_images(given, name=name)
     raise ValueError(
         "A probe needs images and their labels. "
         f"Received: {type(given).__name__} for `{name}`. Pass (images, labels), or data.Images with labels."
@@ -255,7 +254,7 @@ class CollapseMonitor(_Probe):
         super().__init__(every)
         if isinstance(images, (tuple, list)) and len(images) == 2:
             images = images[0]
-        checks.check_images(images)
+        check_images(images)
         count = _count(images)
         if count is not None and count < 2:
             raise ValueError(f"`images` must be at least 2. Received: {count}")

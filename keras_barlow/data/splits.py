@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 from absl import logging
 
+from keras_barlow.class_sampling import draw_per_class
 from keras_barlow.data.names import LeftOut, class_name
 
 _ROLES = {
@@ -138,11 +139,7 @@ def hold_out(labels, share, seed):
     (3, 2)
     """
     rng = np.random.default_rng(seed)
-    held = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        held.append(rng.choice(members, max(1, round(share * len(members))), replace=False))
-    test_rows = np.sort(np.concatenate(held))
+    test_rows = np.sort(draw_per_class(labels, lambda _, size: max(1, round(share * size)), rng))
     return np.setdiff1d(np.arange(len(labels)), test_rows), test_rows
 
 

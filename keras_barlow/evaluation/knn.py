@@ -9,7 +9,7 @@ about 1, which float64 holds exactly, in any order. The rounding moves a cosine 
 import numpy as np
 
 from keras_barlow import labels
-from keras_barlow.evaluation import features as checks
+from keras_barlow.evaluation.input_checks import check_votes, checked_feature_pair, checked_feature_sets
 
 _CHUNK_ROWS = 1024
 _BANK_ROWS = 32_768
@@ -41,7 +41,7 @@ def nearest_neighbors(queries, bank, k):
     >>> indices.tolist()
     [[1, 0]]
     """
-    bank, queries = checks.checked_pair(bank, queries, finite=False, names=("bank", "queries"))
+    bank, queries = checked_feature_pair(bank, queries, finite=False, names=("bank", "queries"))
     check_votes(k, len(bank))
     indices = np.empty((len(queries), 0), "int64")
     similarities = np.empty((len(queries), 0))
@@ -60,23 +60,6 @@ def nearest_neighbors(queries, bank, k):
         indices = np.take_along_axis(indices, order, axis=1)
         similarities = np.take_along_axis(similarities, order, axis=1)
     return indices, (similarities / _GRID**2).astype("float32")
-
-
-def check_votes(k, count, temperature=1.0):
-    """Raises ValueError unless there are k rows in the bank, and the temperature of the votes is positive.
-
-    Args:
-        k: Number of neighbours.
-        count: Number of rows in the bank.
-        temperature: Float.
-    """
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= count:
-        raise ValueError(f"`k` must be between 1 and the number of rows in the bank, {count}. Received: k={k}")
-    if not 0 < temperature < np.inf:
-        raise ValueError(
-            f"`temperature` must be positive and finite. Received: temperature={temperature}. For the label of the "
-            "nearest row alone use k=1."
-        )
 
 
 def _nearest(queries, bank, k):
@@ -119,7 +102,7 @@ def knn_scores(train_features, train_labels, test_features, k=200, temperature=0
     >>> knn_scores([[1.0, 0.0], [0.0, 1.0]], [0, 1], [[0.9, 0.2]], k=1).tolist()
     [[1.0, 0.0]]
     """
-    checked = checks.checked_features(train_features, train_labels, test_features, finite=False)
+    checked = checked_feature_sets(train_features, train_labels, test_features, finite=False)
     votes, classes = _votes(*checked, k, temperature)
     scores = np.zeros((len(votes), int(classes[-1]) + 1))
     scores[:, classes] = votes
@@ -165,7 +148,7 @@ def knn_predict(train_features, train_labels, test_features, k=200, temperature=
         Wu, Xiong, Yu, Lin: Unsupervised Feature Learning via Non-Parametric Instance Discrimination,
         https://arxiv.org/abs/1805.01978, section 3.4
     """
-    checked = checks.checked_features(train_features, train_labels, test_features, finite=False)
+    checked = checked_feature_sets(train_features, train_labels, test_features, finite=False)
     votes, classes = _votes(*checked, k, temperature)
     return classes[votes.argmax(axis=1)]
 
@@ -192,7 +175,7 @@ def knn_accuracy(train_features, train_labels, test_features, test_labels, k=200
     >>> knn_accuracy([[1.0, 0.0], [0.0, 1.0]], [0, 1], [[0.9, 0.2]], [0], k=2)
     1.0
     """
-    checked = checks.checked_features(train_features, train_labels, test_features, finite=False)
+    checked = checked_feature_sets(train_features, train_labels, test_features, finite=False)
     test_labels = labels.checked_test_labels(test_labels, checked[1], len(checked[2]))
     return float(np.mean(knn_predict(*checked, k, temperature) == test_labels))
 

@@ -6,8 +6,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from keras_barlow import labels as label_checks
-from keras_barlow.evaluation.features import checked_features, checked_pair
+from keras_barlow.class_sampling import draw_per_class
+from keras_barlow.evaluation.input_checks import check_trainable_targets, checked_feature_pair, checked_feature_sets
+from keras_barlow.labels import checked_features, checked_labels, checked_targets, checked_test_labels
 
 
 def linear_scores(train_features, train_labels, test_features, inverse_penalty=1.0):
@@ -30,7 +31,7 @@ def linear_scores(train_features, train_labels, test_features, inverse_penalty=1
     >>> linear_scores([[-1.0], [-2.0], [1.0], [2.0]], [0, 0, 1, 1], [[-3.0], [3.0]]).argmax(axis=1).tolist()
     [0, 1]
     """
-    checked = checked_features(train_features, train_labels, test_features)
+    checked = checked_feature_sets(train_features, train_labels, test_features)
     return _scores(*checked, inverse_penalty)
 
 
@@ -60,8 +61,8 @@ def linear_classifier(features, labels, inverse_penalty=1.0):
     >>> (np.array([[3.0]]) @ kernel + bias).argmax()
     np.int64(1)
     """
-    features = label_checks.checked_features(features)
-    labels = label_checks.checked_labels(labels, len(features), least_classes=2)
+    features = checked_features(features)
+    labels = checked_labels(labels, len(features), least_classes=2)
     scaler, regression = _probe(inverse_penalty).fit(np.asarray(features, "float32"), labels).named_steps.values()
     coefficients, intercepts = regression.coef_.astype("float64"), regression.intercept_.astype("float64")
     if len(regression.classes_) == 2:
@@ -97,8 +98,8 @@ def linear_accuracy(train_features, train_labels, test_features, test_labels, in
     >>> linear_accuracy([[-1.0], [-2.0], [1.0], [2.0]], [0, 0, 1, 1], [[-3.0], [3.0]], [0, 1])
     1.0
     """
-    checked = checked_features(train_features, train_labels, test_features)
-    test_labels = label_checks.checked_test_labels(test_labels, checked[1], len(checked[2]))
+    checked = checked_feature_sets(train_features, train_labels, test_features)
+    test_labels = checked_test_labels(test_labels, checked[1], len(checked[2]))
     return float(np.mean(_scores(*checked, inverse_penalty).argmax(axis=1) == test_labels))
 
 
@@ -133,13 +134,22 @@ def few_label_accuracy(
     for name, value in (("labels_per_class", labels_per_class), ("draws", draws)):
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
-    checked = checked_features(train_features, train_labels, test_features)
+    checked = checked_feature_sets(train_features, train_labels, test_features)
     train_features, train_labels, test_features = checked
-    test_labels = label_checks.checked_test_labels(test_labels, train_labels, len(test_features))
+    test_labels = checked_test_labels(test_labels, train_labels, len(test_features))
     rng = np.random.default_rng(seed)
     accuracies = []
+
+    def enough(label, size):
+        if size < labels_per_class:
+            raise ValueError(
+                f"Every class needs at least labels_per_class={labels_per_class} images. "
+                f"Received: {size} of class {label}"
+            )
+        return labels_per_class
+
     for _ in range(draws):
-        rows = _rows_per_class(train_labels, labels_per_class, rng)
+        rows = draw_per_class(train_labels, enough, rng)
         scores = _scores(train_features[rows], train_labels[rows], test_features, inverse_penalty)
         accuracies.append(np.mean(scores.argmax(axis=1) == test_labels))
     return float(np.mean(accuracies))
@@ -168,10 +178,10 @@ def multi_label_scores(train_features, train_targets, test_features, inverse_pen
     array([[ True, False],
            [False,  True]])
     """
-    pair = checked_pair(train_features, test_features)
+    pair = checked_feature_pair(train_features, test_features)
     train_features, test_features = (np.asarray(one, "float32") for one in pair)
-    train_targets = label_checks.checked_targets(train_targets, len(train_features), "train_targets")
-    check_targets(train_targets)
+    train_targets = checked_targets(train_targets, len(train_features), "train_targets")
+    check_trainable_targets(train_targets)
     scores = np.empty((len(test_features), train_targets.shape[1]))
     for number in range(train_targets.shape[1]):
         counted = train_targets[:, number] >= 0
@@ -180,30 +190,6 @@ def multi_label_scores(train_features, train_targets, test_features, inverse_pen
     return scores
 
 
-def check_targets(targets):
-    """Raises ValueError unless every class is on some images and not on others."""
-    for number, column in enumerate(np.asarray(targets).T):
-        labels = column[column >= 0]
-        if len(np.unique(labels)) < 2:
-            raise ValueError(
-                "Every class must be on some training images and not on others. Received: class "
-                f"{number}, which is on {int(labels.sum())} of {len(labels)}. Leave out its column, of the test images "
-                "too."
-            )
-
-
 def _probe(inverse_penalty):
     # Single precision and this tolerance are four times faster on raw pixels; the accuracy differs by noise.
     return make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=1000, tol=1e-3))
-
-
-def _rows_per_class(labels, count, rng):
-    rows = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        if len(members) < count:
-            raise ValueError(
-                f"Every class needs at least labels_per_class={count} images. Received: {len(members)} of class {label}"
-            )
-        rows.append(rng.choice(members, count, replace=False))
-    return np.concatenate(rows)

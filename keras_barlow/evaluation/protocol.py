@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from keras_barlow.evaluation.features import checked_features
-from keras_barlow.evaluation.knn import check_votes, knn_accuracy
+from keras_barlow.evaluation.input_checks import check_votes, checked_feature_sets
+from keras_barlow.evaluation.knn import knn_accuracy
 from keras_barlow.evaluation.linear import few_label_accuracy, linear_accuracy
 from keras_barlow.labels import checked_test_labels
 
@@ -37,7 +37,7 @@ def evaluate_features(train_features, train_labels, test_features, test_labels, 
     >>> evaluate_features(features, labels, features, labels, k=5)
     {'knn_top1': 1.0, 'linear_top1': 1.0, 'few_label_top1': 1.0}
     """
-    checked = checked_features(train_features, train_labels, test_features)
+    checked = checked_feature_sets(train_features, train_labels, test_features)
     data = (*checked, checked_test_labels(test_labels, checked[1], len(checked[2])))
     check_votes(k, len(checked[0]), temperature)
     results = {"knn_top1": knn_accuracy(*data, k=k, temperature=temperature), "linear_top1": linear_accuracy(*data)}
