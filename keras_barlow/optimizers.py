@@ -3,9 +3,11 @@
 import keras
 from keras import ops
 
+from keras_barlow import keras_internals
+
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
-class LARS(keras.optimizers.Optimizer):
+class LARS(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
     """Layer-wise adaptive rate scaling, as in the Barlow Twins reference implementation.
 
     For a variable `w` of rank 2 or more, with gradient `g`:
@@ -78,12 +80,12 @@ class LARS(keras.optimizers.Optimizer):
         dtype = variable.dtype
         gradient = ops.cast(gradient, dtype)
         if len(variable.shape) > 1:
-            if self.weight_decay and self._use_weight_decay(variable):
+            if self.weight_decay and self.is_decayed(variable):
                 gradient = gradient + ops.cast(self.weight_decay, dtype) * variable
             gradient = gradient * self._trust_ratio(variable, gradient)
         elif self.vector_learning_rate is not None:
             learning_rate = self._current_vector_learning_rate()
-        momentum = self.momentums[self._get_variable_index(variable)]
+        momentum = self.momentums[self.index_of(variable)]
         step = ops.cast(self.momentum, dtype) * momentum + gradient
         self.assign(momentum, step)
         self.assign_sub(variable, ops.cast(learning_rate, dtype) * step)
@@ -102,9 +104,6 @@ class LARS(keras.optimizers.Optimizer):
         if not self._initial_learning_rate:
             return rate
         return rate * (self.learning_rate / self._initial_learning_rate)
-
-    def _apply_weight_decay(self, variables):
-        """Keras would decay here, outside of the trust ratio; `update_step` has done it inside."""
 
     def get_config(self):
         config = super().get_config()

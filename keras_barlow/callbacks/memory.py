@@ -15,13 +15,8 @@ from keras_barlow import keras_internals
 
 # What Keras' and this library's own callbacks remember; their other attributes are arguments, or set up by each run.
 _ATTRIBUTES = {
-    "EarlyStopping": ("best", "best_epoch", "best_weights", "stopped_epoch", "wait"),
-    "History": ("epoch", "history"),
-    "ModelCheckpoint": ("best", "_batches_seen_since_last_saving", "_last_batch_seen"),
-    "ReduceLROnPlateau": ("best", "cooldown_counter", "wait"),
+    **keras_internals.CALLBACK_STATE,
     "StopOnNonFiniteLoss": ("_skipped", "_in_a_row"),
-    "SwapEMAWeights": ("_ema_weights_in_model",),
-    "TensorBoard": ("_global_train_batch", "_global_test_batch"),
 }
 # What every run has and what only draws a curve: nobody needs to hear that it begins anew.
 UNIMPORTANT = ("History", "StopOnNonFiniteLoss", "TensorBoard", "ProgbarLogger")
@@ -91,7 +86,7 @@ class Memory:
         classes = [one for one in type(callback).__mro__ if one is not object]
         known = [one for one in classes if one.__module__.split(".")[0] in _KNOWN_PACKAGES]
         self._listed = [name for one in known for name in _ATTRIBUTES.get(one.__name__, ())]
-        self._owned = {"params", "_model", "model", *(name for one in known for name in _names_in(one))}
+        self._owned = {*keras_internals.CALLBACK_ATTRIBUTES, *(name for one in known for name in _names_in(one))}
         own = [one for one in classes if one not in known]
         self._users = bool(own)
         self._arguments = {name for one in own for name in _arguments_of(one)}

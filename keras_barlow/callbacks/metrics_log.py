@@ -1,12 +1,12 @@
 """Records of a run."""
 
 import json
-import os
 import pathlib
 
 import keras
 
 from keras_barlow import distribution
+from keras_barlow.whole_files import replacing
 
 
 class MetricsLog(keras.callbacks.Callback):
@@ -45,9 +45,8 @@ class MetricsLog(keras.callbacks.Callback):
         if not path.exists():
             return
         kept = [line for line in path.read_text(encoding="utf-8").splitlines(True) if _epoch_of(line) <= epoch]
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        unfinished.write_text("".join(kept), encoding="utf-8")
-        os.replace(unfinished, path)
+        with replacing(path) as unfinished:
+            unfinished.write_text("".join(kept), encoding="utf-8")
 
 
 def _epoch_of(line):

@@ -7,6 +7,7 @@ from absl import logging
 
 from keras_barlow import checkpoint, keras_internals
 from keras_barlow.callbacks import memory, settings
+from keras_barlow.whole_files import replacing
 
 _CALLBACKS = "callbacks/"
 _REMEDY = "Resume with the same, or choose another folder."
@@ -206,7 +207,10 @@ class Restored:
     def _compare_callbacks(self):
         present = memory.by_name(self._peers.callbacks)
         missing = [name for name in self._states if name not in present]
-        if any(name.startswith("SwapEMAWeights#") and self._states[name]["_ema_weights_in_model"] for name in missing):
+        if any(
+            name.startswith("SwapEMAWeights#") and self._states[name][keras_internals.AVERAGES_IN_MODEL]
+            for name in missing
+        ):
             raise ValueError(
                 "The checkpoint holds averages instead of the weights, and SwapEMAWeights swaps them back. Received: "
                 "callbacks without SwapEMAWeights. Add SwapEMAWeights(swap_on_epoch=True), or choose another folder."
@@ -233,7 +237,8 @@ def _keep_rows_until(epoch, path, separator):
     rows = path.read_text(encoding="utf-8").splitlines(True)
     numbers = [row.split(separator)[0] for row in rows]
     kept = [row for row, number in zip(rows, numbers, strict=True) if not number.isdigit() or int(number) < epoch]
-    path.write_text("".join(kept), encoding="utf-8")
+    with replacing(path) as unfinished:
+        unfinished.write_text("".join(kept), encoding="utf-8")
 
 
 def name_foreign_draws(model):

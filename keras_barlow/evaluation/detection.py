@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_barlow import randomness
 from keras_barlow.encoders import stage_outputs
 from keras_barlow.evaluation.boxes import REMEDY, box_precision, checked_boxes
 
@@ -129,15 +130,16 @@ def detection_probe(
     """
     for name, scenes in (("train", train), ("test", test)):
         _check_scenes(name, *scenes, classes)
-    keras.utils.set_random_seed(seed)
-    detector = retina_net(encoder, classes, train[0].shape[1], convolutions)
-    steps = epochs * math.ceil(len(train[0]) / batch_size)
+    images, boxes, labels = train
+    examples = tf.data.Dataset.from_tensor_slices((images, {"boxes": boxes, "labels": labels}))
+    # KerasHub's layers take no seed, and the order of a dataset depends on TensorFlow's global seed too.
+    with randomness.seeded(seed):
+        detector = retina_net(encoder, classes, images.shape[1], convolutions)
+        examples = examples.shuffle(len(images), seed=seed).batch(batch_size).prefetch(1)
+    steps = epochs * math.ceil(len(images) / batch_size)
     # Without a limit the first steps of the untrained heads undo what the encoder has learnt.
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps), global_clipnorm=1.0)
     detector.compile(optimizer=optimizer)
-    images, boxes, labels = train
-    examples = tf.data.Dataset.from_tensor_slices((images, {"boxes": boxes, "labels": labels}))
-    examples = examples.shuffle(len(images), seed=seed).batch(batch_size).prefetch(1)
     detector.fit(examples, epochs=epochs, shuffle=False, verbose=verbose)
     # KerasHub's suppression of overlapping boxes wants to know the size of a batch: the last one is filled up.
     count = len(test[0])

@@ -1,6 +1,7 @@
 """Linear heads on an encoder, trained with labels: the encoder frozen, or fine-tuned with a rate of its own."""
 
 import math
+import random
 
 import keras
 import tensorflow as tf
@@ -22,10 +23,13 @@ class Heads(keras.Model):
             gradient.
         weight_decay: L2 decay of the heads, as PyTorch's SGD has it: its gradient goes through the momentum.
         views: Function or layer of uint8 images that gives what is trained on; None for the images themselves.
+        seed: Integer seed of the heads' initial weights; None draws one.
         **kwargs: Those of `keras.Model`.
     """
 
-    def __init__(self, encoder, classes, frozen=True, encoder_rate=1.0, weight_decay=0.0, views=None, **kwargs):
+    def __init__(
+        self, encoder, classes, frozen=True, encoder_rate=1.0, weight_decay=0.0, views=None, seed=None, **kwargs
+    ):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.classes = classes
@@ -33,10 +37,13 @@ class Heads(keras.Model):
         self.encoder_rate = encoder_rate
         self.weight_decay = weight_decay
         self.views = views
+        self.seed = seed
+        # The seeds that Keras would draw after `set_random_seed(seed)`, without changing the global state.
+        seeds = random.Random(seed)
         self.heads = [
             keras.layers.Dense(
                 classes,
-                kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+                kernel_initializer=keras.initializers.RandomNormal(stddev=0.01, seed=seeds.randint(1, 10**9)),
                 dtype="float32",
                 name=f"head{i}",
             )
@@ -120,7 +127,6 @@ def train_heads(
     if not augment:
         check_images(train, encoder, "train")
     size = encoder.input_shape[1]
-    keras.utils.set_random_seed(seed)
     views = None
     if augment:
         layers = [augmentations.RandomResizedCrop(size, size, seed=seed), augmentations.RandomFlip(seed=seed + 1)]
@@ -132,6 +138,7 @@ def train_heads(
         encoder_rate=1.0 if encoder_rate is None else encoder_rate / learning_rate,
         weight_decay=weight_decay,
         views=(lambda images: views(images, training=True)) if augment else None,
+        seed=seed,
     )
     model.compile(keras.optimizers.SGD(learning_rate, momentum=0.9), jit_compile=False)
     steps = math.ceil(len(train) / batch_size)
