@@ -1,4 +1,4 @@
-"""LARS, the optimizer of the paper. Schedules are Keras' own (`keras.optimizers.schedules`)."""
+"""LARS, the optimizer of the paper. Use it with the schedules of `keras.optimizers.schedules`."""
 
 import keras
 from keras import ops
@@ -17,26 +17,25 @@ class LARS(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
         m = momentum * m + g
         w = w - learning_rate * m
 
-    Variables of rank 1 or less (biases, scales and shifts of batch normalization) skip the decay and the
-    trust ratio, and may have their own learning rate. The decay enters before the trust ratio, and the
-    momentum before the learning rate. Variables named in `exclude_from_weight_decay` skip the decay only.
+    Variables of rank 1 or less (biases, and scales and shifts of batch normalization) skip the decay and the trust
+    ratio and may have their own learning rate. The decay is added before the trust ratio, and the momentum is updated
+    before the learning rate is applied. Variables passed to `exclude_from_weight_decay` skip only the decay.
 
     Args:
-        learning_rate: Float or `keras.optimizers.schedules.LearningRateSchedule`, for variables of rank 2
-            or more. The paper: 0.2 per 256 images of the global batch.
-        momentum: Float in [0, 1).
-        trust_coefficient: Positive float.
-        weight_decay: Float, L2 decay added to the gradient.
-        vector_learning_rate: Learning rate of variables of rank 1 or less: None for `learning_rate`, a
-            float or a schedule. It belongs to the `learning_rate` given here: a callback that multiplies that one
-            (`LearningRateScheduler`, `ReduceLROnPlateau`) multiplies this one by the same factor. The reference uses
-            0.0048 per 256 images, with gradients that are too small by the number of its devices; this library's
-            gradients are not (see `recipes`).
+        learning_rate: Float or `keras.optimizers.schedules.LearningRateSchedule`, the learning rate of variables of
+            rank 2 or more. The paper uses 0.2 per 256 images of the global batch.
+        momentum: Float in [0, 1), the decay of the momentum.
+        trust_coefficient: Positive float that scales the trust ratio.
+        weight_decay: Float, the L2 decay that is added to the gradient.
+        vector_learning_rate: Learning rate of variables of rank 1 or less: a float, a schedule, or None for
+            `learning_rate`. A callback that scales `learning_rate` (`LearningRateScheduler`, `ReduceLROnPlateau`)
+            scales it by the same factor. The reference code uses 0.0048 per 256 images, but its gradients are too small
+            by a factor of its number of devices, unlike those of this package (see `recipes`).
         name: Name of the optimizer.
-        **kwargs: Those of `keras.optimizers.Optimizer` (`clipnorm`, `use_ema`, ...).
+        **kwargs: Keyword arguments of `keras.optimizers.Optimizer` (`clipnorm`, `use_ema`, ...).
 
     Raises:
-        ValueError: For a momentum outside [0, 1) or a trust coefficient that is not positive.
+        ValueError: If the momentum is outside [0, 1) or the trust coefficient is not positive.
 
     Example:
 
@@ -64,7 +63,7 @@ class LARS(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
         if trust_coefficient <= 0:
             raise ValueError(f"`trust_coefficient` must be positive. Received: trust_coefficient={trust_coefficient}")
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
-        # A schedule cannot be changed by a callback.
+        # Callbacks cannot change a schedule, so only a float can be scaled later.
         self._initial_learning_rate = None if callable(learning_rate) else float(learning_rate)
         self.momentum = momentum
         self.trust_coefficient = trust_coefficient
@@ -111,7 +110,7 @@ class LARS(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
         if isinstance(vector_learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             vector_learning_rate = keras.optimizers.schedules.serialize(vector_learning_rate)
         elif vector_learning_rate is not None and self._initial_learning_rate and config["learning_rate"]:
-            # Keras writes the current learning rate into the config, so write the vector rate that goes with it.
+            # Keras saves the current learning rate in the config, so scale the vector rate to match.
             vector_learning_rate *= config["learning_rate"] / self._initial_learning_rate
         return {
             **config,

@@ -32,7 +32,7 @@ def pairs(rows=16):
 
 
 def networks(kind):
-    """Encoder and projector, by layers of Keras alone but for the batch normalisation."""
+    """Encoder and projector, by layers of Keras alone but for the batch normalization."""
     layers = keras.layers
     if kind == "batch_norm":
         encoder = kb.encoders.resnet((1,), input_shape=(SIZE, SIZE, 3), stem="small", width=6, synchronized=True)

@@ -125,8 +125,11 @@ def with_value(array, place, value):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"boxes": with_value(BOXES, (1, 0, 2), np.nan)}, "NaN or infinite sides of 1 found boxes, first in image 1"),
-        ({"boxes": with_value(BOXES, (0, 0), np.inf)}, "infinite sides of 1 found boxes, first in image 0"),
+        (
+            {"boxes": with_value(BOXES, (1, 0, 2), np.nan)},
+            "NaN or infinite sides of 1 predicted boxes, first in image 1",
+        ),
+        ({"boxes": with_value(BOXES, (0, 0), np.inf)}, "infinite sides of 1 predicted boxes, first in image 0"),
         ({"true_boxes": with_value(BOXES, (0, 1, 0), np.nan)}, "infinite sides of 1 true boxes"),
         (
             {"true_boxes": with_value(BOXES, (0, 1), (20, 20, 10, 10))},
@@ -134,11 +137,11 @@ def with_value(array, place, value):
         ),
         ({"confidence": with_value(CONFIDENCE, (0, 1), np.nan)}, "Confidences must be finite.*for 1 boxes"),
         ({"confidence": CONFIDENCE[:, :1]}, r"must have a confidence. Received: \(2, 1\)"),
-        ({"labels": CLASSES[:, :1]}, r"found boxes \(2, 2, 4\) and found labels \(2, 1\)"),
+        ({"labels": CLASSES[:, :1]}, r"predicted boxes \(2, 2, 4\) and predicted labels \(2, 1\)"),
         ({"labels": CLASSES + 0.5}, "whole class numbers"),
         ({"true_labels": with_value(CLASSES, (0, 0), np.nan)}, "Received: NaN in `true labels"),
-        ({"true_labels": np.full((2, 2), -1)}, "There must be an object to find"),
-        ({"true_boxes": BOXES[:1], "true_labels": CLASSES[:1]}, "2 images with boxes found, 1 with true ones"),
+        ({"true_labels": np.full((2, 2), -1)}, "There must be at least one true object"),
+        ({"true_boxes": BOXES[:1], "true_labels": CLASSES[:1]}, "2 images with predicted boxes and 1 with true boxes"),
     ],
 )
 def test_boxes_that_are_not_finite_or_do_not_fit_are_refused(changes, message):

@@ -300,7 +300,7 @@ def test_the_example_on_a_saved_model_and_on_bad_input(run, tmp_path):
     assert results[0] == results[1]
     for flags, message in (
         (("--protocol=knn", f"--data_dir={tmp_path / 'several.npz'}"), "(--protocol=transfer)"),
-        (("--protocol=finetune", saved), "Fine-tuning needs an encoder with weights"),
+        (("--protocol=finetune", saved), "Fine-tuning needs an encoder with trainable weights"),
         ((f"--encoder={tmp_path / 'data'}",), "which is none of them"),
         (("--protocol=nearest",), "Unknown protocol. Received: 'nearest'"),
     ):

@@ -49,7 +49,7 @@ def test_frozen_layer_runs_in_inference_mode():
     np.testing.assert_allclose(layer(inputs, training=True), inputs, rtol=1e-4)
 
 
-def test_synchronised_moments_are_those_of_the_global_batch(strategy):
+def test_synchronized_moments_are_those_of_the_global_batch(strategy):
     inputs = np.random.default_rng(0).normal(3, 5, (7, 4)).astype("float32")
     with strategy.scope():
         layer = our_layers.BatchNormalization(synchronized=True)
@@ -171,6 +171,6 @@ class TestSynchronizeBatchNorm:
         assert count == 52
         assert all((a == b).all() for a, b in zip(before, model.get_weights(), strict=True))
 
-    def test_a_model_without_batch_normalisation(self):
-        with pytest.raises(ValueError, match=r"must have layers of batch normalisation\. Received: model='plain'"):
+    def test_a_model_without_batch_normalization(self):
+        with pytest.raises(ValueError, match=r"must have batch normalization layers\. Received: model='plain'"):
             our_layers.synchronize_batch_norm(keras.Sequential([keras.layers.Dense(1)], name="plain"))

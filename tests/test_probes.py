@@ -70,7 +70,7 @@ def test_the_monitor_takes_some_of_many_images(model, monkeypatch):
     np.testing.assert_array_equal(monitor.images.array, IMAGES[[0, 2, 4, 7]])
 
 
-# Images that an encoder of 16 pixels does not take, and what is said.
+# Images that an encoder of 16 pixels refuses, with the error message.
 REFUSED = {
     "larger arrays": (IMAGES, "takes images of 16 x 16 x 3. Received: `{}` of 20 x 20 x 3"),
     "smaller arrays": (IMAGES[:, :12, :12], "Received: `{}` of 12 x 12 x 3"),
@@ -78,7 +78,10 @@ REFUSED = {
     "gray arrays without channels": (CENTERS[..., 0], r"Received: `{}` of shape \(8, 16, 16\)"),
     "larger images in a dataset": (tf.data.Dataset.from_tensor_slices(IMAGES).batch(3), "`{}` of 20 x 20 x 3"),
     "single images in a dataset": (tf.data.Dataset.from_tensor_slices(CENTERS), r"Use .batch\(256\)"),
-    "a dataset without an end": (tf.data.Dataset.from_tensor_slices(CENTERS).batch(3).repeat(), "without an end"),
+    "an infinite dataset": (
+        tf.data.Dataset.from_tensor_slices(CENTERS).batch(3).repeat(),
+        "an infinite dataset for `{}`",
+    ),
     "smaller Images": (ARRAY(IMAGES[:, :12, :12]), "Received: `{}` of 12 x 12 x "),
     "Batches": (ARRAY(CENTERS).batches(4), "Received: data.Batches for `{}`"),
 }
@@ -126,7 +129,7 @@ def test_an_encoder_of_free_size_takes_every_size():
     for images in (IMAGES, ARRAY(IMAGES)):
         assert kb.evaluation.extract_features(encoder, images).shape == (8, 4)
     oblong = kb.encoders.resnet((1,), input_shape=(16, 12, 3), stem="small", width=4)
-    with pytest.raises(ValueError, match=r"centers of data.Images are square"):
+    with pytest.raises(ValueError, match=r"Center crops of data.Images are square"):
         kb.evaluation.extract_features(oblong, ARRAY(IMAGES))
     assert kb.evaluation.extract_features(oblong, IMAGES[:, :16, :12]).shape == (8, 4)
 

@@ -17,7 +17,7 @@ from tests import replica_training as training
 
 @functools.cache
 def plain_weights(kind):
-    """The oracle: one tape, the formula of the paper, Keras' own batch normalisation and optimizer."""
+    """The oracle: one tape, the formula of the paper, Keras' own batch normalization and optimizer."""
     twin = training.model(kind, "auto", 1)
     if kind == "batch_norm":
         layers.synchronize_batch_norm(twin, synchronized=False)
@@ -110,7 +110,7 @@ for got, expected in zip(model.weights, single.weights, strict=True):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_uneven_rows_are_refused_where_batch_normalisation_is_not_synchronised(strategy):
+def test_uneven_rows_are_refused_where_batch_normalization_is_not_synchronized(strategy):
     with strategy.scope():
         model = training.model("batch_norm", "auto", 1)
         layers.synchronize_batch_norm(model, synchronized=False)

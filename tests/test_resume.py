@@ -241,7 +241,7 @@ def test_another_learning_rate_is_taken_and_named(tmp_path, caplog):
     # It is now the rate of the run.
     caplog.clear()
     model = fit(small_model(keras.optimizers.SGD(0.001, momentum=0.5, weight_decay=1e-4)), tmp_path)
-    assert float(model.optimizer.learning_rate) == np.float32(0.001) and "goes on with settings" not in caplog.text
+    assert float(model.optimizer.learning_rate) == np.float32(0.001) and "resumes with settings" not in caplog.text
 
 
 class Halve(keras.callbacks.Callback):
@@ -264,7 +264,7 @@ def test_a_rate_that_a_callback_has_changed_is_resumed(tmp_path, caplog, in_one_
     first.optimizer.learning_rate = float(first.optimizer.learning_rate)
     again = fit(first if in_one_process else model(), tmp_path, callbacks=[Halve()])
     same(whole, again)
-    assert "goes on with settings" not in caplog.text
+    assert "resumes with settings" not in caplog.text
     other = small_model(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, momentum=0.9), initial_scale=8.0))
     if wrapped:
         fit(other, tmp_path, callbacks=[Halve()])
@@ -354,7 +354,7 @@ def test_a_checkpoint_of_an_older_version_is_resumed(tmp_path, caplog):
     again = fit(other, tmp_path, callbacks=[keras.callbacks.EarlyStopping("loss", patience=99)])
     same(whole, again)
     assert "its learning_rate is kept: 0.01, not 0.5" in caplog.text
-    assert "EarlyStopping begins anew" in caplog.text
+    assert "EarlyStopping starts afresh" in caplog.text
 
 
 def test_the_count_of_batches_is_resumed_or_taken_from_the_optimizer():
@@ -568,7 +568,7 @@ def test_what_cannot_be_saved_is_named_once(tmp_path, caplog):
         def get_state(self):
             return object()
 
-    with pytest.raises(TypeError, match=r"`get_state\(\)` must give numbers.*object.*from Wrong"):
+    with pytest.raises(TypeError, match=r"`get_state\(\)` must return numbers.*object.*from Wrong"):
         fit(small_model(), tmp_path / "wrong", callbacks=[Wrong()])
 
 

@@ -38,7 +38,7 @@ def test_two_workers_train_as_one_and_go_on_after_a_kill(tmp_path):
                 np.testing.assert_allclose(resumed[name], two[name], rtol=1e-6, atol=1e-6, err_msg=name)
 
 
-# In float32, TensorFlow adds up the 65,536 pixels of a batch normalisation one by one. The plain parts of a digit are
+# In float32, TensorFlow adds up the 65,536 pixels of a batch normalization one by one. The plain parts of a digit are
 # all rounded alike, so that statistics are right to 1e-4 and gradients to 2e-2 (against float64), on one device as on
 # several; and a network amplifies that. So float64 says whether it is one run, and float32 takes a small rate.
 @pytest.mark.full

@@ -1,4 +1,4 @@
-"""Callbacks: online probes, checkpoints, and guards and records of a run."""
+"""Keras callbacks: online probes, checkpoints, guards and logs."""
 
 from keras_barlow import moved
 from keras_barlow.callbacks.checkpoints import Checkpoints, Interrupted

@@ -1,4 +1,4 @@
-"""How good a representation is: frozen features, weighted k-NN, linear heads, fine-tuning."""
+"""Evaluation of encoders: k-NN and linear probes, fine-tuning, detection, and measures of collapse."""
 
 from keras_barlow import moved
 from keras_barlow.evaluation.boxes import box_precision

@@ -1,4 +1,4 @@
-"""Features of many images from a frozen encoder."""
+"""Feature extraction with a frozen encoder."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,21 +8,20 @@ from keras_barlow.evaluation.input_checks import check_images, input_shape, shap
 
 
 def extract_features(model, images, batch_size=256, verbose=0):
-    """Runs a model in inference mode over images.
+    """Extracts the features of images in inference mode.
 
     Args:
-        model: `keras.Model` from images on 0..255 to features; for `BarlowTwins` the encoder's
-            representation.
-        images: Array `(n, height, width, channels)`, a batched `tf.data.Dataset` of images, or `data.Images`, whose
-            centers in the size of the encoder are taken.
-        batch_size: Images at a time. A dataset has its own batches.
-        verbose: As for `keras.Model.predict`.
+        model: `keras.Model` from images on 0..255 to features. `BarlowTwins` returns the features of its encoder.
+        images: Array `(n, height, width, channels)`, a batched `tf.data.Dataset` of images, or `data.Images`, which
+            are center-cropped to the input size of the encoder.
+        batch_size: Images per batch. Ignored for a dataset, which is already batched.
+        verbose: Verbosity of `keras.Model.predict`.
 
     Returns:
         Float32 array `(n, features)`, in the order of the images.
 
     Raises:
-        ValueError: For `data.Batches`, whose order is random, and for images of another size than the encoder's.
+        ValueError: For `data.Batches`, whose order is random, and for images of the wrong size.
 
     Example:
 

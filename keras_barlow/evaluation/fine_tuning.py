@@ -1,4 +1,4 @@
-"""Fine-tuning: encoder and classifier are trained together."""
+"""Fine-tuning: training an encoder together with a classifier."""
 
 import numpy as np
 
@@ -11,32 +11,34 @@ from keras_barlow.evaluation.input_checks import checked_images
 def fine_tune(
     encoder, train, test, fraction=None, epochs=20, batch_size=256, learning_rate=0.5, encoder_rate=0.005, **kwargs
 ):
-    """Trains encoder and classifier together, on all labels or on a share of each class.
+    """Trains a copy of an encoder and a classifier, on all labels or on a fraction of each class.
 
-    The paper's semi-supervised protocol is `fraction=0.01` and `fraction=0.1`.
+    The semi-supervised protocol of the paper uses `fraction=0.01` and `fraction=0.1`.
 
     Args:
-        encoder: Built `keras.Model` from images on 0..255 to features. A copy of it is trained.
-        train: `data.Images` with labels.
-        test: The same.
-        fraction: Share of the images of each class, in (0, 1]; None for all.
-        epochs: Passes over the images.
-        batch_size: Images per step, at most as many as there are.
-        learning_rate: Of the classifier.
-        encoder_rate: Of the encoder.
-        **kwargs: Further arguments of `train_heads`.
+        encoder: Built `keras.Model` from images on 0..255 to features. It is not changed.
+        train: `data.Images` with labels to train on.
+        test: `data.Images` with labels to test on. They are center-cropped.
+        fraction: Fraction of the images of each class to train on, in (0, 1]; None for all.
+        epochs: Number of passes over the training images.
+        batch_size: Images per step, capped at the number of training images.
+        learning_rate: Initial learning rate of the classifier.
+        encoder_rate: Initial learning rate of the encoder.
+        **kwargs: Additional keyword arguments of `train_heads`.
 
     Returns:
-        A dictionary of `top1` and `top5`, floats in [0, 1], and `images`, how many were trained on.
+        A dictionary with `top1` and `top5`, floats in [0, 1], and `images`, the number of training images.
 
     Raises:
-        ValueError: If the fraction leaves a class without an image, or the encoder has no weights to train.
+        ValueError: If the fraction leaves a class without an image, the encoder has no trainable weights, labels are
+            missing or invalid, the classes differ, or the images have the wrong size.
     """
     train, test = checked_images(train, test, encoder)
     if not encoder.trainable_weights:
         raise ValueError(
-            "Fine-tuning needs an encoder with weights that Keras can train. "
-            f"Received: {encoder.name!r}, which has none, as one loaded from a SavedModel. Load the run's model.keras."
+            "Fine-tuning needs an encoder with trainable weights. "
+            f"Received: {encoder.name!r}, which has none. If it was loaded from a SavedModel, load the run's "
+            "model.keras instead."
         )
     if fraction is not None:
         train = train.take(rows_of_each_class(train.labels, fraction, kwargs.get("seed", 0)))
@@ -47,18 +49,18 @@ def fine_tune(
 
 
 def rows_of_each_class(class_numbers, fraction, seed=0):
-    """The same share of every class.
+    """Draws the same fraction of every class at random.
 
     Args:
-        class_numbers: Integer array `(n,)`.
-        fraction: In (0, 1].
-        seed: Integer.
+        class_numbers: Integer array `(n,)` of class numbers from 0.
+        fraction: Fraction of each class to draw, in (0, 1].
+        seed: Integer seed of the draw.
 
     Returns:
-        Sorted integer array of rows.
+        Sorted integer array of row numbers.
 
     Raises:
-        ValueError: If the labels are wrong, or the fraction leaves a class without an image.
+        ValueError: If the labels are invalid, or the fraction leaves a class without an image.
 
     Example:
 

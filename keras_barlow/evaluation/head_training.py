@@ -1,4 +1,4 @@
-"""Linear heads on an encoder, trained with labels: the encoder frozen, or fine-tuned with a rate of its own."""
+"""Supervised training of linear heads on an encoder, frozen or fine-tuned with its own learning rate."""
 
 import math
 import random
@@ -13,18 +13,18 @@ from keras_barlow.evaluation.scores import top_k_accuracy
 
 
 class Heads(keras.Model):
-    """An encoder and one linear classifier on each of its outputs, trained by one loss each.
+    """An encoder with a linear classifier on each of its outputs. The loss is the sum of their cross-entropies.
 
     Args:
-        encoder: `keras.Model` from images on 0..255 to features, or to a list of them.
+        encoder: `keras.Model` from images on 0..255 to features, or to a list of features.
         classes: Number of classes.
-        frozen: Whether the encoder stays as it is, in inference mode.
-        encoder_rate: Its learning rate as a share of the heads'. For SGD without decay that is a factor of its
-            gradient.
-        weight_decay: L2 decay of the heads, as PyTorch's SGD has it: its gradient goes through the momentum.
-        views: Function or layer of uint8 images that gives what is trained on; None for the images themselves.
+        frozen: Whether to keep the encoder fixed, in inference mode.
+        encoder_rate: Learning rate of the encoder as a fraction of the heads' learning rate. It scales the encoder's
+            gradient, which is equivalent for SGD without weight decay.
+        weight_decay: L2 decay of the heads. Its gradient enters the momentum, as in PyTorch's SGD.
+        views: Function or layer that augments uint8 images; None trains on the images themselves.
         seed: Integer seed of the heads' initial weights; None draws one.
-        **kwargs: Those of `keras.Model`.
+        **kwargs: Keyword arguments of `keras.Model`.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Heads(keras.Model):
         self.weight_decay = weight_decay
         self.views = views
         self.seed = seed
-        # The seeds that Keras would draw after `set_random_seed(seed)`, without changing the global state.
+        # Keras would draw these seeds after `set_random_seed(seed)`, but that call changes the global random state.
         seeds = random.Random(seed)
         self.heads = [
             keras.layers.Dense(
@@ -47,40 +47,42 @@ class Heads(keras.Model):
                 dtype="float32",
                 name=f"head{i}",
             )
-            for i in range(len(_listed(encoder.outputs)))
+            for i in range(len(_as_list(encoder.outputs)))
         ]
-        for head, output in zip(self.heads, _listed(encoder.outputs), strict=True):
+        for head, output in zip(self.heads, _as_list(encoder.outputs), strict=True):
             head.build(output.shape)
         self._loss = keras.metrics.Mean(name="loss")
-        self._right = keras.metrics.Mean(name="accuracy")
+        self._accuracy = keras.metrics.Mean(name="accuracy")
         self.built = True
 
     @property
     def metrics(self):
-        return [self._loss, self._right]
+        return [self._loss, self._accuracy]
 
     def call(self, images, training=False):
-        """The scores of each head, a list of `(batch, classes)`."""
-        features = _listed(self.encoder(images, training=training and not self.frozen))
+        """Returns the scores of each head, a list of tensors `(batch, classes)`."""
+        features = _as_list(self.encoder(images, training=training and not self.frozen))
         if self.frozen:
-            features = [ops.stop_gradient(one) for one in features]
-        return [head(ops.cast(one, "float32")) for head, one in zip(self.heads, features, strict=True)]
+            features = [ops.stop_gradient(output) for output in features]
+        return [head(ops.cast(output, "float32")) for head, output in zip(self.heads, features, strict=True)]
 
     def train_step(self, data):
         images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
         images = images if self.views is None else self.views(images)
-        own = [weight for head in self.heads for weight in head.trainable_weights]
-        encoder = [] if self.frozen else self.encoder.trainable_weights
+        head_weights = [weight for head in self.heads for weight in head.trainable_weights]
+        encoder_weights = [] if self.frozen else self.encoder.trainable_weights
         with tf.GradientTape() as tape:
             scores = self(images, training=True)
-            loss = sum(ops.mean(_cross_entropy(labels, one)) for one in scores)
-            # The penalties of pre-training are no part of this.
-            total = loss + sum(0.5 * self.weight_decay * ops.sum(ops.square(weight)) for weight in own)
-        gradients = tape.gradient(total, [weight.value for weight in own + encoder])
-        gradients = gradients[: len(own)] + [self.encoder_rate * gradient for gradient in gradients[len(own) :]]
-        self.optimizer.apply(gradients, own + encoder)
+            loss = sum(ops.mean(_cross_entropy(labels, head_scores)) for head_scores in scores)
+            # Penalties that the encoder's layers add in pre-training are left out.
+            total = loss + sum(0.5 * self.weight_decay * ops.sum(ops.square(weight)) for weight in head_weights)
+        weights = head_weights + encoder_weights
+        gradients = tape.gradient(total, [weight.value for weight in weights])
+        count = len(head_weights)
+        gradients = gradients[:count] + [self.encoder_rate * gradient for gradient in gradients[count:]]
+        self.optimizer.apply(gradients, weights)
         self._loss.update_state(loss)
-        self._right.update_state(ops.equal(ops.argmax(scores[-1], axis=1), ops.cast(labels, "int64")))
+        self._accuracy.update_state(ops.equal(ops.argmax(scores[-1], axis=1), ops.cast(labels, "int64")))
         return self.get_metrics_result()
 
 
@@ -98,27 +100,29 @@ def train_heads(
     verbose=0,
     callbacks=(),
 ):
-    """Trains linear heads on an encoder with SGD, momentum 0.9 and a cosine to 0 by epochs, and tests them.
+    """Trains linear heads on an encoder and tests them.
+
+    The optimizer is SGD with momentum 0.9. The learning rate follows a cosine to 0, updated every epoch.
 
     Args:
-        encoder: Built `keras.Model` from images on 0..255 to features, or to a list of them, for one head each.
-        train: `data.Images` with labels.
-        test: The same.
-        epochs: Passes over `train`.
+        encoder: Built `keras.Model` from images on 0..255 to features, or to a list of features, one per head.
+        train: `data.Images` with labels to train on.
+        test: `data.Images` with labels to test on. They are center-cropped.
+        epochs: Number of passes over `train`.
         batch_size: Images per step.
-        learning_rate: Of the heads, at the beginning.
-        encoder_rate: Of the encoder; None to keep it frozen, in inference mode.
-        weight_decay: Of the heads.
-        augment: Whether to train on random crops and flips, in place of the centre of the images.
-        seed: Of heads, order, crops and flips.
-        verbose: As for `keras.Model.fit`.
-        callbacks: Further Keras callbacks.
+        learning_rate: Initial learning rate of the heads.
+        encoder_rate: Initial learning rate of the encoder; None keeps the encoder frozen, in inference mode.
+        weight_decay: L2 decay of the heads.
+        augment: Whether to train on random crops and flips instead of center crops.
+        seed: Integer seed of the heads, the order of images, the crops and the flips.
+        verbose: Verbosity of `keras.Model.fit`.
+        callbacks: Additional Keras callbacks.
 
     Returns:
-        A list with a dictionary for each head: `top1` and `top5`, floats in [0, 1].
+        A list of dictionaries, one per head, with `top1` and `top5`, floats in [0, 1].
 
     Raises:
-        ValueError: If labels are missing, or the classes of the two differ.
+        ValueError: If labels are missing or invalid, the classes differ, or the images have the wrong size.
 
     References:
         Zbontar et al.: Barlow Twins, appendix A.2 (linear, semi-supervised).
@@ -155,10 +159,10 @@ def train_heads(
         callbacks=[keras.callbacks.LearningRateScheduler(rate), *callbacks],
     )
     scores = model.predict(test.in_order(crop=size), verbose=verbose)
-    return [{"top1": top_k_accuracy(one, test.labels), "top5": top_k_accuracy(one, test.labels, k=5)} for one in scores]
+    return [{f"top{k}": top_k_accuracy(head_scores, test.labels, k) for k in (1, 5)} for head_scores in scores]
 
 
-def _listed(values):
+def _as_list(values):
     return list(values) if isinstance(values, (list, tuple)) else [values]
 
 

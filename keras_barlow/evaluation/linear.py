@@ -1,4 +1,4 @@
-"""Linear probes: logistic regression on standardised, frozen features."""
+"""Linear probes: logistic regression on standardized, frozen features."""
 
 import numpy as np
 from scipy.special import softmax
@@ -12,19 +12,19 @@ from keras_barlow.labels import checked_features, checked_labels, checked_target
 
 
 def linear_scores(train_features, train_labels, test_features, inverse_penalty=1.0):
-    """The class probabilities of logistic regression trained on all labels.
+    """Class probabilities of a logistic regression trained on all labels.
 
     Args:
         train_features: Float array `(n, features)`.
-        train_labels: Integer array `(n,)`, 0 and up.
+        train_labels: Integer array `(n,)` of class numbers from 0.
         test_features: Float array `(m, features)`.
-        inverse_penalty: scikit-learn's `C`.
+        inverse_penalty: Inverse strength of the L2 penalty, `C` of scikit-learn.
 
     Returns:
         Float array `(m, classes)`.
 
     Raises:
-        ValueError: If features or labels are wrong or do not fit each other, or there is one class only.
+        ValueError: If features or labels are invalid or do not match, or there is only one class.
 
     Example:
 
@@ -41,19 +41,19 @@ def _scores(train_features, train_labels, test_features, inverse_penalty):
 
 
 def linear_classifier(features, labels, inverse_penalty=1.0):
-    """The logistic regression of `linear_scores` as one linear layer: `softmax(features @ kernel + bias)`.
+    """Fits the logistic regression of `linear_scores` and returns it as one layer, `softmax(features @ kernel + bias)`.
 
     Args:
         features: Float array `(n, features)`.
-        labels: Integer array `(n,)`, 0 and up.
-        inverse_penalty: scikit-learn's `C`.
+        labels: Integer array `(n,)` of class numbers from 0.
+        inverse_penalty: Inverse strength of the L2 penalty, `C` of scikit-learn.
 
     Returns:
-        The pair `(kernel, bias)`, float64 arrays `(features, classes)` and `(classes,)`, standardisation included.
-        Classes without a label have the bias -1e9.
+        The pair `(kernel, bias)` of float64 arrays `(features, classes)` and `(classes,)`. They include the
+        standardization of the features. Classes without training images have bias -1e9.
 
     Raises:
-        ValueError: As for `linear_scores`.
+        ValueError: If features or labels are invalid or do not match, or there is only one class.
 
     Example:
 
@@ -66,7 +66,7 @@ def linear_classifier(features, labels, inverse_penalty=1.0):
     scaler, regression = _probe(inverse_penalty).fit(np.asarray(features, "float32"), labels).named_steps.values()
     coefficients, intercepts = regression.coef_.astype("float64"), regression.intercept_.astype("float64")
     if len(regression.classes_) == 2:
-        # Of two classes scikit-learn keeps the difference.
+        # For two classes, scikit-learn keeps only the difference of their scores.
         coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
         intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])
     count = int(np.max(labels)) + 1
@@ -77,21 +77,21 @@ def linear_classifier(features, labels, inverse_penalty=1.0):
 
 
 def linear_accuracy(train_features, train_labels, test_features, test_labels, inverse_penalty=1.0):
-    """Top-1 accuracy of logistic regression trained on all labels.
+    """Top-1 accuracy of a logistic regression trained on all labels.
 
     Args:
         train_features: Float array `(n, features)`.
-        train_labels: Integer array `(n,)`, 0 and up.
+        train_labels: Integer array `(n,)` of class numbers from 0.
         test_features: Float array `(m, features)`.
-        test_labels: Integer array `(m,)`.
-        inverse_penalty: scikit-learn's `C`.
+        test_labels: Integer array `(m,)` of true class numbers.
+        inverse_penalty: Inverse strength of the L2 penalty, `C` of scikit-learn.
 
     Returns:
         A float in [0, 1].
 
     Raises:
-        ValueError: As for `linear_scores`, and for test labels that are wrong or of classes that training does not
-            have.
+        ValueError: If features or labels are invalid or do not match, there is only one class, or training lacks a test
+            class.
 
     Example:
 
@@ -106,24 +106,24 @@ def linear_accuracy(train_features, train_labels, test_features, test_labels, in
 def few_label_accuracy(
     train_features, train_labels, test_features, test_labels, labels_per_class=10, draws=5, inverse_penalty=0.1, seed=0
 ):
-    """Mean top-1 accuracy of logistic regression trained on a few labels of each class.
+    """Mean top-1 accuracy of logistic regressions trained on a few labels per class.
 
     Args:
         train_features: Float array `(n, features)`.
-        train_labels: Integer array `(n,)`.
+        train_labels: Integer array `(n,)` of class numbers from 0.
         test_features: Float array `(m, features)`.
-        test_labels: Integer array `(m,)`.
-        labels_per_class: Images of each class in the labelled set.
-        draws: Number of labelled sets, over which the accuracy is averaged.
-        inverse_penalty: scikit-learn's `C`.
-        seed: Of the draws: the same sets for every encoder that is compared.
+        test_labels: Integer array `(m,)` of true class numbers.
+        labels_per_class: Number of labeled images per class.
+        draws: Number of random labeled sets to average over.
+        inverse_penalty: Inverse strength of the L2 penalty, `C` of scikit-learn.
+        seed: Integer seed of the labeled sets. Use one seed for all encoders that you compare.
 
     Returns:
         A float in [0, 1].
 
     Raises:
-        ValueError: As for `linear_accuracy`, and if a class has fewer images than `labels_per_class`, or that or
-            `draws` is below 1.
+        ValueError: If features or labels are invalid or do not match, there is only one class, training lacks a test
+            class, a class has fewer than `labels_per_class` images, or `labels_per_class` or `draws` is below 1.
 
     Example:
 
@@ -156,20 +156,20 @@ def few_label_accuracy(
 
 
 def multi_label_scores(train_features, train_targets, test_features, inverse_penalty=1.0):
-    """The scores of one logistic regression for each class, for images with any number of labels.
+    """Scores of one logistic regression per class, for multi-label images.
 
     Args:
         train_features: Float array `(n, features)`.
-        train_targets: Array `(n, classes)`: 1 where the image has the label, 0 where not, -1 where it does not count.
+        train_targets: Array `(n, classes)`: 1 for a label of the image, 0 for no label, -1 to ignore the image.
         test_features: Float array `(m, features)`.
-        inverse_penalty: scikit-learn's `C`.
+        inverse_penalty: Inverse strength of the L2 penalty, `C` of scikit-learn.
 
     Returns:
-        Float array `(m, classes)`, for `mean_average_precision`: above 0 where the label is likely.
+        Float array `(m, classes)` for `mean_average_precision`. Positive scores predict the label.
 
     Raises:
-        ValueError: If features or targets are wrong or do not fit each other, or a class is on no image, or on all of
-            those that count.
+        ValueError: If features or targets are invalid or do not match, or a class is on none or on all of the images
+            that count for it.
 
     Example:
 
@@ -179,7 +179,7 @@ def multi_label_scores(train_features, train_targets, test_features, inverse_pen
            [False,  True]])
     """
     pair = checked_feature_pair(train_features, test_features)
-    train_features, test_features = (np.asarray(one, "float32") for one in pair)
+    train_features, test_features = (np.asarray(features, "float32") for features in pair)
     train_targets = checked_targets(train_targets, len(train_features), "train_targets")
     check_trainable_targets(train_targets)
     scores = np.empty((len(test_features), train_targets.shape[1]))
@@ -191,5 +191,5 @@ def multi_label_scores(train_features, train_targets, test_features, inverse_pen
 
 
 def _probe(inverse_penalty):
-    # Single precision and this tolerance are four times faster on raw pixels; the accuracy differs by noise.
+    # Float32 and this tolerance are four times faster on raw pixels. The change in accuracy is noise.
     return make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=1000, tol=1e-3))
