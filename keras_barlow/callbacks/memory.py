@@ -49,12 +49,12 @@ def by_name(callbacks):
     >>> list(by_name([keras.callbacks.EarlyStopping(), keras.callbacks.EarlyStopping()]))
     ['EarlyStopping#0', 'EarlyStopping#1']
     """
-    counts, named = collections.Counter(), {}
+    counts, names = collections.Counter(), {}
     for callback in callbacks:
         kind = type(callback).__name__
-        named[f"{kind}#{counts[kind]}"] = callback
+        names[f"{kind}#{counts[kind]}"] = callback
         counts[kind] += 1
-    return named
+    return names
 
 
 class Memory:
