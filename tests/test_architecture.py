@@ -12,20 +12,19 @@ import keras_barlow as kb
 
 PACKAGE = pathlib.Path(kb.__file__).parent
 LAYERS = [
+    {"keras_internals", "whole_files"},
     {
         "checkpoint",
-        "class_sampling",
         "distribution",
         "image_scale",
-        "keras_internals",
         "labels",
         "launch",
         "moved",
         "networks",
         "plots",
+        "tensorflow_internals",
         "version",
         "weights",
-        "whole_files",
     },
     {"optimizers", "randomness"},
     {"augmentations", "layers", "losses"},

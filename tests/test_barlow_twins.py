@@ -429,7 +429,7 @@ class TestBadInput:
     def test_single_images_without_views_and_pairs_with_views(self):
         with pytest.raises(ValueError, match=r"With views=None.*single images.*barlow_twins\(image_size\)"):
             build(views=False).fit(images(), batch_size=4, verbose=0)
-        with pytest.raises(ValueError, match=r"draws the views by itself.*Create the model with views=None"):
+        with pytest.raises(ValueError, match=r"draws its views.*Create the model with views=None"):
             build().fit(pairs(), batch_size=4, verbose=0)
 
     @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_barlow import labels, networks
-from keras_barlow.class_sampling import draw_per_class
+from keras_barlow.data.per_class import draw_per_class
 from keras_barlow.evaluation.head_training import train_heads
 from keras_barlow.evaluation.input_checks import checked_images
 

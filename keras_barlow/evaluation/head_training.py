@@ -151,7 +151,7 @@ def train_heads(
         return 0.5 * learning_rate * (1.0 + math.cos(math.pi * epoch / epochs))
 
     model.fit(
-        train.labelled(batch_size, seed=seed, crop=None if augment else size),
+        train.labeled(batch_size, seed=seed, crop=None if augment else size),
         steps_per_epoch=steps,
         epochs=epochs,
         shuffle=False,

@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from keras_barlow.class_sampling import draw_per_class
+from keras_barlow.data.per_class import draw_per_class
 from keras_barlow.evaluation.input_checks import check_trainable_targets, checked_feature_pair, checked_feature_sets
 from keras_barlow.labels import checked_features, checked_labels, checked_targets, checked_test_labels
 
