@@ -76,7 +76,7 @@ def test_standardize_refuses_a_deviation_of_zero():
 
 
 class TestOverReplicas:
-    """Four replicas against Keras' layer on the global batch: outputs, gradients and moving statistics."""
+    """Compares four replicas with Keras' layer on the global batch: outputs, gradients and moving statistics."""
 
     @pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-5), ("mixed_bfloat16", 0.05)])
     @pytest.mark.parametrize("shape", [(10, 5), (10, 4, 3, 5), (5, 4, 4, 5)])
