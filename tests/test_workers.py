@@ -40,8 +40,8 @@ def test_two_workers_train_as_one_and_go_on_after_a_kill(tmp_path):
 
 # In float32, TensorFlow sums the 65,536 pixels of a batch normalization one by one. The uniform areas of a digit are
 # all rounded the same way, so statistics are accurate to 1e-4 and gradients to 2e-2 (compared with float64), on one
-# device and on several, and the network amplifies this error. So float64 shows that the runs are equal, and float32 uses
-# a small learning rate.
+# device and on several, and the network amplifies this error. So float64 shows that the runs are equal, and float32
+# uses a small learning rate.
 @pytest.mark.full
 @pytest.mark.parametrize("precision, rate, of_the_change", [("float64", 1e-5, 1e-6), ("float32", 1e-7, 0.1)])
 def test_an_epoch_of_digits_is_one_run_on_any_devices(tmp_path, precision, rate, of_the_change):
