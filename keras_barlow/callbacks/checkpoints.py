@@ -141,7 +141,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._on_any_worker = distribution.agreement(self.model.distribute_strategy)
-        self._signalled = False
+        self._signaled = False
         if threading.current_thread() is threading.main_thread():
             self._handler = signal.signal(signal.SIGTERM, self._on_signal)
         if self._restored:
@@ -158,11 +158,11 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
-        self._done = 0
+        self._steps_done = 0
         if self._restored and self._restored.epoch == epoch and self._restored.batch:
             # `fit` has just reset the metrics, and the other callbacks have seen the start of this epoch again.
             self._restored.apply()
-            self._done = self._restored.batch
+            self._steps_done = self._restored.batch
         self._restored = None
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -170,32 +170,32 @@ class Checkpoints(keras.callbacks.Callback):
         self._execution_start = batch
 
     def on_train_batch_end(self, batch, logs=None):
-        before, self._done = self._done, self._execution_start + self.model.steps_per_execution
+        before, self._steps_done = self._steps_done, self._execution_start + self.model.steps_per_execution
         if self.params["steps"]:
-            self._done = min(self._done, self.params["steps"])
+            self._steps_done = min(self._steps_done, self.params["steps"])
         offset = self._epoch * self.params["steps"]
-        due = self.every is not None and (offset + self._done) // self.every > (offset + before) // self.every
+        due = self.every is not None and (offset + self._steps_done) // self.every > (offset + before) // self.every
         reason = None
         if self._on_any_worker(self._stop_reason() is not None):
             reason = self._stop_reason() or "another worker received a request to stop"
         if (due or reason) and np.isfinite(float(logs["loss"])):
-            self._save(self._epoch, self._done)
+            self._save(self._epoch, self._steps_done)
         if reason:
             self.interrupted = reason
             raise Interrupted(reason)
 
     def on_epoch_end(self, epoch, logs=None):
-        if self._done < self.params["steps"]:
+        if self._steps_done < self.params["steps"]:
             # A callback has stopped training in the middle of the epoch.
-            self._save(epoch, self._done)
+            self._save(epoch, self._steps_done)
         else:
             self._save(epoch + 1, 0)
 
     def _on_signal(self, number, frame):
-        self._signalled = True
+        self._signaled = True
 
     def _stop_reason(self):
-        if self._signalled:
+        if self._signaled:
             return "SIGTERM"
         if self.max_seconds is not None and time.monotonic() - self._started >= self.max_seconds:
             return f"the limit of {self.max_seconds:g} seconds"

@@ -75,12 +75,12 @@ def class_of(optimizer):
     return type(optimizer).__name__ + (f"({names})" if names else "")
 
 
-def changes(saved, now):
+def changes(saved, current):
     """Compares two settings.
 
     Args:
         saved: Settings of the original run, or a part of them.
-        now: Settings of the current run, or the same part of them.
+        current: Settings of the current run, or the same part of them.
 
     Returns:
         A dictionary from the names of settings that differ to strings `old -> new`.
@@ -90,7 +90,7 @@ def changes(saved, now):
     >>> changes({"learning_rate": 0.5, "momentum": 0.9}, {"learning_rate": 0.001, "momentum": 0.9})
     {'learning_rate': '0.5 -> 0.001'}
     """
-    return dict(_differences("", saved, now))
+    return dict(_differences("", saved, current))
 
 
 def _config_of(optimizer, prefix=""):
