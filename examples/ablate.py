@@ -47,7 +47,7 @@ def main(_):
             crops_from_files=False,
         )
         train, test = load_images(recipe, settings)
-        kb.evaluation.knn.check_votes(recipe.knn_k, len(train))
+        kb.evaluation.input_checks.check_votes(recipe.knn_k, len(train))
         output = pathlib.Path(FLAGS.output_dir or f"runs/ablate/{recipe.name}/{FLAGS.table}")
         check_folder(output, recipe, settings, len(train))
     except (ValueError, OSError) as received:

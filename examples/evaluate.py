@@ -111,7 +111,7 @@ def evaluate(name, encoder, train, test):
     fractions = [float(fraction) for fraction in FLAGS.fraction]
     for fraction in fractions:
         # Refuses fractions that leave a class empty, before any of them is trained.
-        kb.evaluation.heads.rows_of_each_class(train.labels, fraction)
+        kb.evaluation.fine_tuning.rows_of_each_class(train.labels, fraction)
     return {f"{part:g}": kb.evaluation.fine_tune(encoder, train, test, part, **options) for part in fractions}
 
 

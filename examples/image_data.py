@@ -58,7 +58,7 @@ def digits(seed=0):
 
 def with_checked_labels(train, test, several=False):
     """Returns both sets of images with valid labels of the same classes, or raises a `ValueError`."""
-    return kb.evaluation.heads.checked_images(train, test, several=several)
+    return kb.evaluation.input_checks.checked_images(train, test, several=several)
 
 
 def omitted_transforms(settings):

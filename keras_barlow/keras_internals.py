@@ -105,3 +105,52 @@ def prepare_inputs_of_predict(model, prepare):
 
     model.predict = prepared_predict
     return model
+
+
+# Attributes in which Keras' callbacks keep state between steps. Keras has no public way to save them; the names with an
+# underscore are private (Keras 3.10 to 3.15).
+AVERAGES_IN_MODEL = "_ema_weights_in_model"
+CALLBACK_STATE = {
+    "EarlyStopping": ("best", "best_epoch", "best_weights", "stopped_epoch", "wait"),
+    "History": ("epoch", "history"),
+    "ModelCheckpoint": ("best", "_batches_seen_since_last_saving", "_last_batch_seen"),
+    "ReduceLROnPlateau": ("best", "cooldown_counter", "wait"),
+    "SwapEMAWeights": (AVERAGES_IN_MODEL,),
+    "TensorBoard": ("_global_train_batch", "_global_test_batch"),
+}
+# Attributes that `keras.callbacks.Callback` itself sets, `_model` privately.
+CALLBACK_ATTRIBUTES = ("params", "model", "_model")
+
+
+class DecayInUpdateStep:
+    """A `keras.optimizers.Optimizer` that applies weight decay in its own `update_step`.
+
+    Keras decays weights before `update_step`, outside the trust ratio of LARS, and has no public switch for it. A
+    subclass also needs the index and the decay rule of a variable, which only private methods give.
+    Private: `Optimizer._apply_weight_decay`, `_use_weight_decay`, `_get_variable_index` (Keras 3.10 to 3.15).
+    """
+
+    def _apply_weight_decay(self, variables):
+        """Does nothing: `update_step` decays."""
+
+    def is_decayed(self, variable):
+        """Returns whether a variable decays: `exclude_from_weight_decay` does not exclude it.
+
+        Args:
+            variable: Trainable `keras.Variable`.
+
+        Returns:
+            A Python boolean.
+        """
+        return self._use_weight_decay(variable)
+
+    def index_of(self, variable):
+        """Returns the index of a variable in the list that the optimizer was built with.
+
+        Args:
+            variable: Trainable `keras.Variable`.
+
+        Returns:
+            A Python integer.
+        """
+        return self._get_variable_index(variable)

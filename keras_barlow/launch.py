@@ -2,9 +2,9 @@
 
     python -m keras_barlow.launch --workers=2 examples/pretrain.py --recipe=digits
 
-Each worker gets a `TF_CONFIG` with free ports; the script chooses the strategy `"multi_worker"` (or `"auto"`). When one
-worker fails, the others are ended and the launcher says which it was. SIGTERM and Ctrl-C are passed on. What worker 0
-prints is printed; lines of the others are marked with their number.
+Each worker gets a `TF_CONFIG` with free ports, and the script selects the strategy `"multi_worker"` (or `"auto"`). If a
+worker fails, the launcher stops the others and reports which one failed. It forwards SIGTERM and Ctrl-C to the workers.
+The output of worker 0 is printed as is; lines of the other workers are prefixed with their number.
 """
 
 import argparse
@@ -23,18 +23,19 @@ _GRACE_SECONDS = 10
 
 
 def main(arguments=None):
-    """Runs the workers until all have ended.
+    """Runs a script as several workers and waits for them.
 
     Args:
-        arguments: Those of the command line; None for `sys.argv`.
+        arguments: List of command-line arguments; None for `sys.argv`.
 
     Returns:
-        The exit status: 0, or that of the worker that failed first, 128 and the signal if it was killed.
+        The exit status: 0, or that of the worker that failed first, which is 128 plus the signal number if it was
+        killed.
     """
     parser = argparse.ArgumentParser(prog="python -m keras_barlow.launch", description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, required=True, help="how many, at least 1")
-    parser.add_argument("script", help="Python file to run in each of them")
-    parser.add_argument("flags", nargs=argparse.REMAINDER, help="its arguments")
+    parser.add_argument("--workers", type=int, required=True, help="number of workers, at least 1")
+    parser.add_argument("script", help="Python file to run in each worker")
+    parser.add_argument("flags", nargs=argparse.REMAINDER, help="arguments of the script")
     options = parser.parse_args(arguments)
     if options.workers < 1:
         parser.error(f"--workers must be at least 1. Received: {options.workers}")
@@ -47,23 +48,22 @@ def run(command, workers):
     """Runs a command as several workers.
 
     Args:
-        command: List of strings.
-        workers: How many.
+        command: Command as a list of strings.
+        workers: Number of workers.
 
     Returns:
-        See `main`.
+        The exit status: 0, or that of the worker that failed first, which is 128 plus the signal number if it was
+        killed.
     """
     addresses = [f"localhost:{port}" for port in _free_ports(workers)]
     processes, readers = [], []
-    told = []
 
-    def pass_on(number, frame):
-        told.append(number)
+    def stop_workers(number, frame):
         for process in processes:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
 
-    handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.signal(number, stop_workers) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         for index in range(workers):
             processes.append(_start(command, addresses, index))
@@ -74,8 +74,8 @@ def run(command, workers):
         if failed is None:
             return 0
         status = processes[failed].returncode
-        what = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
-        print(f"launch: worker {failed} ({addresses[failed]}) {what}.", file=sys.stderr, flush=True)
+        outcome = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+        print(f"launch: worker {failed} ({addresses[failed]}) {outcome}.", file=sys.stderr, flush=True)
         return 128 - status if status < 0 else status
     finally:
         _end(processes)
@@ -86,12 +86,12 @@ def run(command, workers):
 
 
 def _free_ports(count):
-    # All are held until all are known, so that none comes twice.
+    # Keep all sockets open until every port is known, so that no port is used twice.
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for opened in sockets:
-            opened.bind(("localhost", 0))
-        return [opened.getsockname()[1] for opened in sockets]
+        for free_socket in sockets:
+            free_socket.bind(("localhost", 0))
+        return [free_socket.getsockname()[1] for free_socket in sockets]
 
 
 def _start(command, addresses, index):
@@ -105,7 +105,7 @@ def _start(command, addresses, index):
 
 
 def _die_with_parent():
-    """In the new process: a launcher that is killed leaves no workers behind (Linux)."""
+    """Runs in the worker process: makes the kernel kill it when the launcher dies (Linux)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
@@ -117,10 +117,10 @@ def _print_marked(process, index):
 
 
 def _first_failure(processes):
-    """Waits for all to end well, or for one to fail: its number, or None."""
+    """Waits until all workers succeed, and returns None, or until one fails, and returns its index."""
     while True:
         states = [process.poll() for process in processes]
-        # A killed worker makes others fail soon after.
+        # When a worker is killed, others fail soon after, so report the killed worker first.
         killed = [index for index, state in enumerate(states) if state is not None and state < 0]
         failed = killed + [index for index, state in enumerate(states) if state]
         if failed:

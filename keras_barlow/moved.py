@@ -19,6 +19,12 @@ MOVED = {
     "callbacks.workers": ("pretraining.worker_callbacks",),
     "data.loading": ("data", "data.loader"),
     "data.records": ("data.tfds",),
+    "evaluation.heads": (
+        "evaluation.head_training",
+        "evaluation.fine_tuning",
+        "evaluation.frozen_probes",
+        "evaluation.input_checks",
+    ),
     "export.heads": ("export", "export.classifier"),
     "export.loading": ("export", "export.reading"),
     "fitting": ("pretraining.fit",),

@@ -1,11 +1,13 @@
-"""LARS, the optimizer of the paper. Schedules are Keras' own (`keras.optimizers.schedules`)."""
+"""LARS, the optimizer of the paper. Use it with the schedules of `keras.optimizers.schedules`."""
 
 import keras
 from keras import ops
 
+from keras_barlow import keras_internals
+
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
-class LARS(keras.optimizers.Optimizer):
+class LARS(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
     """Layer-wise adaptive rate scaling, as in the Barlow Twins reference implementation.
 
     For a variable `w` of rank 2 or more, with gradient `g`:
@@ -15,26 +17,25 @@ class LARS(keras.optimizers.Optimizer):
         m = momentum * m + g
         w = w - learning_rate * m
 
-    Variables of rank 1 or less (biases, scales and shifts of batch normalization) skip the decay and the
-    trust ratio, and may have their own learning rate. The decay enters before the trust ratio, and the
-    momentum before the learning rate. Variables named in `exclude_from_weight_decay` skip the decay only.
+    Variables of rank 1 or less (biases, and scales and shifts of batch normalization) skip the decay and the trust
+    ratio and may have their own learning rate. The decay is added before the trust ratio, and the momentum is updated
+    before the learning rate is applied. Variables passed to `exclude_from_weight_decay` skip only the decay.
 
     Args:
-        learning_rate: Float or `keras.optimizers.schedules.LearningRateSchedule`, for variables of rank 2
-            or more. The paper: 0.2 per 256 images of the global batch.
-        momentum: Float in [0, 1).
-        trust_coefficient: Positive float.
-        weight_decay: Float, L2 decay added to the gradient.
-        vector_learning_rate: Learning rate of variables of rank 1 or less: None for `learning_rate`, a
-            float or a schedule. It belongs to the `learning_rate` given here: a callback that multiplies that one
-            (`LearningRateScheduler`, `ReduceLROnPlateau`) multiplies this one by the same factor. The reference uses
-            0.0048 per 256 images, with gradients that are too small by the number of its devices; this library's
-            gradients are not (see `recipes`).
+        learning_rate: Float or `keras.optimizers.schedules.LearningRateSchedule`, the learning rate of variables of
+            rank 2 or more. The paper uses 0.2 per 256 images of the global batch.
+        momentum: Float in [0, 1), the decay of the momentum.
+        trust_coefficient: Positive float that scales the trust ratio.
+        weight_decay: Float, the L2 decay that is added to the gradient.
+        vector_learning_rate: Learning rate of variables of rank 1 or less: a float, a schedule, or None for
+            `learning_rate`. A callback that scales `learning_rate` (`LearningRateScheduler`, `ReduceLROnPlateau`)
+            scales it by the same factor. The reference code uses 0.0048 per 256 images, but its gradients are too small
+            by a factor of its number of devices, unlike those of this package (see `recipes`).
         name: Name of the optimizer.
-        **kwargs: Those of `keras.optimizers.Optimizer` (`clipnorm`, `use_ema`, ...).
+        **kwargs: Keyword arguments of `keras.optimizers.Optimizer` (`clipnorm`, `use_ema`, ...).
 
     Raises:
-        ValueError: For a momentum outside [0, 1) or a trust coefficient that is not positive.
+        ValueError: If the momentum is outside [0, 1) or the trust coefficient is not positive.
 
     Example:
 
@@ -62,7 +63,7 @@ class LARS(keras.optimizers.Optimizer):
         if trust_coefficient <= 0:
             raise ValueError(f"`trust_coefficient` must be positive. Received: trust_coefficient={trust_coefficient}")
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
-        # A schedule cannot be changed by a callback.
+        # Callbacks cannot change a schedule, so only a float can be scaled later.
         self._initial_learning_rate = None if callable(learning_rate) else float(learning_rate)
         self.momentum = momentum
         self.trust_coefficient = trust_coefficient
@@ -78,12 +79,12 @@ class LARS(keras.optimizers.Optimizer):
         dtype = variable.dtype
         gradient = ops.cast(gradient, dtype)
         if len(variable.shape) > 1:
-            if self.weight_decay and self._use_weight_decay(variable):
+            if self.weight_decay and self.is_decayed(variable):
                 gradient = gradient + ops.cast(self.weight_decay, dtype) * variable
             gradient = gradient * self._trust_ratio(variable, gradient)
         elif self.vector_learning_rate is not None:
             learning_rate = self._current_vector_learning_rate()
-        momentum = self.momentums[self._get_variable_index(variable)]
+        momentum = self.momentums[self.index_of(variable)]
         step = ops.cast(self.momentum, dtype) * momentum + gradient
         self.assign(momentum, step)
         self.assign_sub(variable, ops.cast(learning_rate, dtype) * step)
@@ -103,16 +104,13 @@ class LARS(keras.optimizers.Optimizer):
             return rate
         return rate * (self.learning_rate / self._initial_learning_rate)
 
-    def _apply_weight_decay(self, variables):
-        """Keras would decay here, outside of the trust ratio; `update_step` has done it inside."""
-
     def get_config(self):
         config = super().get_config()
         vector_learning_rate = self.vector_learning_rate
         if isinstance(vector_learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             vector_learning_rate = keras.optimizers.schedules.serialize(vector_learning_rate)
         elif vector_learning_rate is not None and self._initial_learning_rate and config["learning_rate"]:
-            # Keras writes the current learning rate into the config, so write the vector rate that goes with it.
+            # Keras saves the current learning rate in the config, so scale the vector rate to match.
             vector_learning_rate *= config["learning_rate"] / self._initial_learning_rate
         return {
             **config,

@@ -9,11 +9,16 @@ The bits are converted to floats here, because TensorFlow and XLA convert them d
 not depend on the number of rows.
 """
 
+import contextlib
+import random
+
 import tensorflow as tf
 
 from keras_barlow import distribution
 
 _SEEDS = 2**32
+# What `tf.compat.v1.get_seed` returns if no global seed is set.
+_UNSET_SEED = 87654321
 
 
 def view_key(seed, step, view):
@@ -98,3 +103,31 @@ def uniform_rows(key, start, rows, total, columns):
     own = bits if total is rows else bits[start : start + rows]
     # float32 holds 24 bits exactly; 32 bits could round up to 1.0.
     return tf.cast(tf.bitwise.right_shift(own, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24
+
+
+@contextlib.contextmanager
+def seeded(seed):
+    """Seeds Python and TensorFlow for code that takes no seed, then restores the caller's random state.
+
+    TensorFlow's own count of operations without a seed starts again from its global seed.
+
+    Args:
+        seed: Integer.
+
+    Example:
+
+    >>> state = random.getstate()
+    >>> with seeded(0):
+    ...     layer = tf.keras.layers.Dense(2)
+    >>> random.getstate() == state
+    True
+    """
+    state = random.getstate()
+    global_seed, _ = tf.compat.v1.get_seed(0)
+    random.seed(seed)
+    tf.random.set_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        tf.random.set_seed(None if global_seed == _UNSET_SEED else global_seed)

@@ -23,7 +23,7 @@ RUNS = [("batch_norm", form, 1) for form in FORMS] + [
 
 
 def pairs(rows=16):
-    """Pairs whose rows differ systematically: later rows, and so later replicas, are brighter and of other contrast."""
+    """Pairs whose rows differ systematically: later rows, and thus replicas, differ in brightness and contrast."""
     rng = np.random.default_rng(0)
     level = np.linspace(20, 160, rows).reshape(-1, 1, 1, 1)
     spread = np.linspace(10, 90, rows).reshape(-1, 1, 1, 1)
@@ -32,7 +32,7 @@ def pairs(rows=16):
 
 
 def networks(kind):
-    """Encoder and projector, by layers of Keras alone but for the batch normalisation."""
+    """Encoder and projector made of Keras layers, except for the batch normalization."""
     layers = keras.layers
     if kind == "batch_norm":
         encoder = kb.encoders.resnet((1,), input_shape=(SIZE, SIZE, 3), stem="small", width=6, synchronized=True)
@@ -73,7 +73,7 @@ def images(rows=16):
 
 
 def drawn_views(compiled, strategy=None):
-    """Both views of a batch over the replicas, with the transforms compiled by XLA or not."""
+    """Both views of a batch from all replicas, with or without XLA."""
     layer = kb.views.barlow_twins(16, seed=5)
     apply = tf.function(layer.apply, jit_compile=compiled)
 

@@ -31,7 +31,7 @@ def test_knn_probe_reports_every_few_epochs_and_at_the_end(tmp_path):
     assert set(lines[0]) == {"epoch", "loss", "invariance", "redundancy"}
 
 
-def test_probes_do_not_touch_the_training():
+def test_probes_do_not_affect_training():
     plain, probed = compiled(), compiled()
     probed.set_weights(plain.get_weights())
     labelled = (IMAGES, LABELS)
@@ -63,17 +63,17 @@ def test_the_linear_probe_becomes_logistic_regression():
     assert abs(logs["linear_top1"] - expected) <= 0.04
 
 
-def test_collapse_is_measured_and_named(caplog):
+def test_collapse_is_measured_and_reported(caplog):
     model = compiled()
     monitor = kb.callbacks.CollapseMonitor(IMAGES)
     monitor.set_model(model)
     monitor.measure(logs := {})
     assert logs["embedding_deviation"] > 0.02 and 1 < logs["effective_rank"] <= 7 and "collapse" not in caplog.text
-    # To a point: nothing but the mean of the images is left.
+    # Collapse to a point: all images have the same embedding.
     model.encoder.get_layer("stem_normalization").gamma.assign(np.zeros(4))
     monitor.measure(logs)
     assert logs["embedding_deviation"] == 0.0 and "The embeddings collapse to a point" in caplog.text
-    # To one direction.
+    # Collapse to one direction.
     model = compiled()
     weights = model.projector.get_weights()
     model.projector.set_weights([np.repeat(weights[0][:, :1] - 0.5, 8, axis=1) * np.linspace(-1, 1, 8)])

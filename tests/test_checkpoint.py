@@ -176,7 +176,7 @@ def test_another_model_or_other_data_are_rejected(tmp_path):
         small_model().fit(images().batches(8), **fit, callbacks=[kb.callbacks.Checkpoints(tmp_path)])
     with pytest.raises(ValueError, match="order of its images"):
         small_model().fit(images().array, **fit, callbacks=[kb.callbacks.Checkpoints(tmp_path)])
-    with pytest.raises(ValueError, match="must hold no checkpoint"):
+    with pytest.raises(ValueError, match="must not contain checkpoints"):
         small_model().fit(images().batches(4), **fit, callbacks=[kb.callbacks.Checkpoints(tmp_path, resume=False)])
     with pytest.raises(ValueError, match="`keep` must be positive"):
         kb.callbacks.Checkpoints(tmp_path, keep=0)

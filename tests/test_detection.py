@@ -8,7 +8,7 @@ from PIL import Image
 import keras_barlow as kb
 from keras_barlow import data, evaluation
 
-# Two classes that a colour tells apart.
+# Two classes that differ in color.
 TILES = np.stack([np.broadcast_to(np.uint8(color), (8, 8, 3)) for color in [(255, 0, 0), (0, 255, 0)]])
 
 
@@ -16,7 +16,7 @@ def encoder():
     return kb.encoders.resnet((1, 1, 1), input_shape=(16, 16, 3), stem="small", width=4)
 
 
-def test_every_box_has_its_picture_and_none_overlaps():
+def test_every_box_contains_its_image_and_none_overlap():
     images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype="uint8")
     scenes = data.scenes(images, np.arange(6), count=20, size=48, sides=(8, 16), objects=3)
     numbers = (scenes.labels >= 0).sum(axis=1)
@@ -31,7 +31,7 @@ def test_every_box_has_its_picture_and_none_overlaps():
         np.testing.assert_array_equal(scenes.images[scene, top:bottom, left:right], expected)
         covered[scene, top:bottom, left:right] += 1
     assert covered.max() == 1
-    # The ground is of one colour.
+    # The background has one color.
     assert all(
         len(np.unique(image[cover == 0], axis=0)) == 1 for image, cover in zip(scenes.images, covered, strict=True)
     )
@@ -62,7 +62,7 @@ def test_the_pyramid_has_the_maps_of_the_encoder():
     }
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     got = keras.Model(pyramid.input, list(pyramid.pyramid_outputs.values()))(images, training=True)
-    # On images of its own size, which the copy takes too: convolutions see no border in a part of a map.
+    # Compare with an encoder built for the larger images.
     whole = kb.encoders.resnet((1, 1, 1), input_shape=(32, 32, 3), stem="small", width=4)
     whole.set_weights(before)
     expected = keras.Model(whole.input, kb.encoders.stage_outputs(whole)[1:])(images, training=False)
@@ -80,13 +80,13 @@ def test_the_pyramid_has_the_maps_of_the_encoder():
 def test_box_precision_by_hand():
     truth = np.array([[[0, 0, 10, 10], [20, 20, 30, 30]], [[20, 20, 30, 30], [-1, -1, -1, -1]]], "float32")
     classes = np.array([[0, 0], [1, -1]])
-    # Of class 0 one of two boxes is found, and one that is not there; class 1 is found with an overlap of 0.7.
+    # Class 0 has one correct and one false prediction for two boxes; class 1 has one prediction with IoU 0.7.
     boxes = np.array([[[0, 0, 10, 10], [50, 50, 60, 60]], [[20, 20, 27, 30], [0, 0, 0, 0]]], "float32")
     found = evaluation.box_precision(boxes, [[0, 0], [1, -1]], [[0.9, 0.8], [0.7, 0]], truth, classes)
-    # Precision 1 at the recalls 0, 0.01, ..., 0.5 of 101.
+    # Precision 1 at recalls 0, 0.01, ..., 0.5, which are 51 of 101.
     np.testing.assert_allclose(found["ap50"], (51 / 101 + 1) / 2, rtol=1e-6)
     np.testing.assert_allclose(found["ap75"], 51 / 101 / 2, rtol=1e-6)
-    # 0.5, 0.55, 0.6, 0.65 and 0.7 of ten are reached, but for the last bit of the division.
+    # Class 1 reaches the IoU thresholds 0.5, 0.55, 0.6, 0.65 and, up to rounding, 0.7 of ten.
     assert abs(found["ap"] - (51 / 101 + 0.5) / 2) < 0.051
     nothing = evaluation.box_precision(boxes, [[-1, -1], [-1, -1]], [[0, 0], [0, 0]], truth, classes)
     assert nothing == {"ap": 0.0, "ap50": 0.0, "ap75": 0.0}
@@ -125,8 +125,11 @@ def with_value(array, place, value):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"boxes": with_value(BOXES, (1, 0, 2), np.nan)}, "NaN or infinite sides of 1 found boxes, first in image 1"),
-        ({"boxes": with_value(BOXES, (0, 0), np.inf)}, "infinite sides of 1 found boxes, first in image 0"),
+        (
+            {"boxes": with_value(BOXES, (1, 0, 2), np.nan)},
+            "NaN or infinite sides of 1 predicted boxes, first in image 1",
+        ),
+        ({"boxes": with_value(BOXES, (0, 0), np.inf)}, "infinite sides of 1 predicted boxes, first in image 0"),
         ({"true_boxes": with_value(BOXES, (0, 1, 0), np.nan)}, "infinite sides of 1 true boxes"),
         (
             {"true_boxes": with_value(BOXES, (0, 1), (20, 20, 10, 10))},
@@ -134,14 +137,14 @@ def with_value(array, place, value):
         ),
         ({"confidence": with_value(CONFIDENCE, (0, 1), np.nan)}, "Confidences must be finite.*for 1 boxes"),
         ({"confidence": CONFIDENCE[:, :1]}, r"must have a confidence. Received: \(2, 1\)"),
-        ({"labels": CLASSES[:, :1]}, r"found boxes \(2, 2, 4\) and found labels \(2, 1\)"),
+        ({"labels": CLASSES[:, :1]}, r"predicted boxes \(2, 2, 4\) and predicted labels \(2, 1\)"),
         ({"labels": CLASSES + 0.5}, "whole class numbers"),
         ({"true_labels": with_value(CLASSES, (0, 0), np.nan)}, "Received: NaN in `true labels"),
-        ({"true_labels": np.full((2, 2), -1)}, "There must be an object to find"),
-        ({"true_boxes": BOXES[:1], "true_labels": CLASSES[:1]}, "2 images with boxes found, 1 with true ones"),
+        ({"true_labels": np.full((2, 2), -1)}, "There must be at least one true object"),
+        ({"true_boxes": BOXES[:1], "true_labels": CLASSES[:1]}, "2 images with predicted boxes and 1 with true boxes"),
     ],
 )
-def test_boxes_that_are_not_finite_or_do_not_fit_are_refused(changes, message):
+def test_invalid_boxes_are_refused(changes, message):
     arguments = {"boxes": BOXES, "labels": CLASSES, "confidence": CONFIDENCE}
     arguments |= {"true_boxes": BOXES, "true_labels": CLASSES}
     assert evaluation.box_precision(**arguments)["ap"] > 0.999
@@ -149,7 +152,7 @@ def test_boxes_that_are_not_finite_or_do_not_fit_are_refused(changes, message):
         evaluation.box_precision(**{**arguments, **changes})
 
 
-def test_what_does_not_count_may_be_anything():
+def test_padding_may_hold_any_value():
     hidden = with_value(BOXES, (1, 1), np.nan)
     figures = evaluation.box_precision(hidden, CLASSES, with_value(CONFIDENCE, (1, 1), np.nan), hidden, CLASSES)
     assert figures == evaluation.box_precision(BOXES, CLASSES, CONFIDENCE, BOXES, CLASSES)

@@ -20,7 +20,7 @@ def test_resolution_of_the_stages():
         assert outputs == [(None, side, side, 8 * 2**stage) for stage, side in enumerate(expected)]
 
 
-def test_a_strided_convolution_reads_the_places_that_torch_reads():
+def test_a_strided_convolution_reads_the_same_pixels_as_torch():
     encoder = encoders.resnet((1, 1), input_shape=(8, 8, 3), stem="small", width=4)
     for name, kernel in (("stage2_block1_convolution1", 3), ("stage2_block1_shortcut_convolution", 1)):
         layer = encoder.get_layer(name)
@@ -49,7 +49,7 @@ def test_mixed_policy_gives_float32_features_and_does_not_round_the_images():
     keras.config.set_dtype_policy("mixed_bfloat16")
     encoder = encoders.resnet18((8, 8, 3), stem="small", width=4)
     assert encoder(np.zeros((2, 8, 8, 3), "float32")).dtype == "float32"
-    # 254.6 and 255 are one number in bfloat16, so an input that is cast first would collapse them.
+    # 254.6 and 255 are equal in bfloat16, so casting the input first would make them the same.
     backbone = keras.Sequential([keras.Input((1, 1, 3)), keras.layers.Flatten()])
     images = np.array([254.6, 255.0], "float32").reshape(2, 1, 1, 1) * np.ones((1, 1, 1, 3), "float32")
     wrapped = encoders.with_standardization(backbone, mean=1.0, deviation=0.002)
@@ -70,7 +70,7 @@ def test_with_standardization_wraps_any_backbone(rank):
 
 
 def test_partial_batches_do_not_corrupt_memory():
-    # TensorFlow 2.21 with oneDNN crashes here on a 1 x 1 convolution of stride 2 (see `encoders`).
+    # With oneDNN, TensorFlow 2.21 crashes here on a 1 x 1 convolution of stride 2 (see `encoders.resnet`).
     encoder = encoders.resnet((1, 1), input_shape=(16, 16, 3), stem="small", width=8)
     model = keras.Sequential([encoder, keras.layers.Dense(2)])
     model.compile("sgd", "mse", jit_compile=False)
@@ -83,7 +83,7 @@ def test_bad_arguments(arguments):
         encoders.resnet((1,), **arguments)
 
 
-def test_projector_layers_and_initialisation():
+def test_projector_layers_and_initialization():
     layer = layers.Projector((64, 32, 16))
     layer.build((None, 100))
     kernels = [weight for weight in layer.trainable_weights if len(weight.shape) == 2]

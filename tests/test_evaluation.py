@@ -21,8 +21,8 @@ from keras_barlow.evaluation import knn
 def clusters(count, seed):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, count)
-    centres = np.random.default_rng(9).normal(size=(4, 6))
-    return (centres[labels] + rng.normal(size=(count, 6))).astype("float32"), labels
+    centers = np.random.default_rng(9).normal(size=(4, 6))
+    return (centers[labels] + rng.normal(size=(count, 6))).astype("float32"), labels
 
 
 TRAIN, TEST = clusters(300, 0), clusters(100, 1)
@@ -38,7 +38,7 @@ def test_knn_agrees_with_scikit_learn(k, temperature, monkeypatch):
     assert evaluation.knn_accuracy(*TRAIN, *TEST, k, temperature) == np.mean(expected == TEST[1])
 
 
-def test_a_bank_on_disk_is_read_in_portions(tmp_path, monkeypatch):
+def test_a_bank_on_disk_is_read_in_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr(knn, "_BANK_ROWS", 70)
     np.save(tmp_path / "bank.npy", TRAIN[0])
     bank = np.load(tmp_path / "bank.npy", mmap_mode="r")
@@ -55,7 +55,7 @@ def test_top_k_and_linear_scores_agree_with_scikit_learn():
     probe = LogisticRegression(max_iter=1000).fit(scaler.transform(TRAIN[0]), TRAIN[1])
     expected = probe.predict_proba(scaler.transform(TEST[0]))
     scores = evaluation.linear_scores(*TRAIN, TEST[0])
-    # The tolerance of the solver is the larger one here, for speed.
+    # Our solver has a larger tolerance, for speed.
     np.testing.assert_allclose(scores, expected, atol=1e-2)
     accuracy = evaluation.linear_accuracy(*TRAIN, *TEST)
     assert abs(accuracy - probe.score(scaler.transform(TEST[0]), TEST[1])) < 1e-3
@@ -77,7 +77,7 @@ def test_average_precision_agrees_with_scikit_learn_and_with_the_definition(dist
         got = evaluation.average_precision(scores[:, number], targets[:, number])
         np.testing.assert_allclose(got, expected[number], atol=1e-12)
     np.testing.assert_allclose(evaluation.mean_average_precision(scores, targets), expected.mean(), atol=1e-12)
-    # Images that do not count for a class are as if they were not there.
+    # Images that are ignored for a class have no effect.
     hidden = np.where(rng.uniform(size=(60, 3)) < 0.3, -1, targets)
     kept = [hidden[:, number] >= 0 for number in range(3)]
     parts = [average_precision_score(targets[rows, c], scores[rows, c]) for c, rows in enumerate(kept)]
@@ -85,18 +85,18 @@ def test_average_precision_agrees_with_scikit_learn_and_with_the_definition(dist
 
 
 def test_eleven_points():
-    # Relevant at the ranks 1, 3 and 6: precisions 1, 2/3 and 1/2 at the recalls 1/3, 2/3 and 1.
+    # Relevant rows at ranks 1, 3 and 6: precision 1, 2/3 and 1/2 at recall 1/3, 2/3 and 1.
     relevant = [1, 0, 1, 0, 0, 1, 0]
     points = [1.0] * 4 + [2 / 3] * 3 + [0.5] * 4
     got = evaluation.average_precision(-np.arange(7.0), relevant, definition="11-point")
     np.testing.assert_allclose(got, np.mean(points), atol=1e-12)
 
 
-def test_scores_of_several_labels_are_scikit_learns_and_bad_input():
+def test_multi_label_scores_agree_with_scikit_learn_and_bad_input():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(200, 5))
     targets = (features @ rng.normal(size=(5, 3)) + 0.3 * rng.normal(size=(200, 3)) > 0).astype(int)
-    # What does not count changes nothing, whatever it is.
+    # Ignored targets have no effect.
     targets[:10, 0] = -1
     train, test = slice(0, 100), slice(100, 200)
     scores = evaluation.multi_label_scores(features[train], targets[train], features[test])
@@ -151,8 +151,8 @@ def test_few_labels_are_balanced_seeded_and_worse_than_all():
         evaluation.few_label_accuracy(*TRAIN, *TEST, labels_per_class=1000)
 
 
-def labelled_images(count=24, seed=0, classes=3):
-    """Classes differ by their colour."""
+def labeled_images(count=24, seed=0, classes=3):
+    """Images whose classes differ in color."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % classes
     images = rng.integers(0, 60, (count, 10, 10, 3)) + 90 * (np.arange(3) == labels[:, None])[:, None, None]
@@ -166,7 +166,7 @@ def small_encoder():
 
 @pytest.fixture
 def encoder():
-    """One that must be the same to the bit at the end of the test, moving statistics included."""
+    """An encoder that the test must leave unchanged to the bit, including moving statistics."""
     encoder = small_encoder()
     before = encoder.get_weights()
     yield encoder
@@ -174,34 +174,34 @@ def encoder():
 
 
 def test_a_linear_probe_learns_and_leaves_the_encoder(encoder):
-    train, test = labelled_images(), labelled_images(seed=1)
+    train, test = labeled_images(), labeled_images(seed=1)
     result = evaluation.linear_probe(encoder, train, test, epochs=30, batch_size=10)
     assert result["top1"] > 0.9 and result["top5"] == 1.0
     assert result == evaluation.linear_probe(encoder, train, test, epochs=30, batch_size=10)
 
 
 def test_all_stages_are_probed_in_one_training(encoder):
-    results = evaluation.multi_stage_probe(encoder, labelled_images(), labelled_images(seed=1), epochs=20, batch_size=8)
+    results = evaluation.multi_stage_probe(encoder, labeled_images(), labeled_images(seed=1), epochs=20, batch_size=8)
     assert list(results) == ["feature1", "feature2", "feature3", "features"]
-    # The last map is what the average pool takes.
+    # The features are the pooled last feature map.
     assert abs(results["feature3"]["top1"] - results["features"]["top1"]) < 0.2
     stages = kb.encoders.stage_outputs(encoder)
     assert [stage.shape[1:] for stage in stages] == [(8, 8, 4), (8, 8, 4), (4, 4, 8)]
 
 
-def test_fine_tuning_trains_a_copy_on_a_share_of_the_labels(encoder):
-    train = labelled_images(60)
-    result = evaluation.fine_tune(encoder, train, labelled_images(seed=1), fraction=0.2, epochs=20, encoder_rate=0.05)
+def test_fine_tuning_trains_a_copy_on_a_fraction_of_the_labels(encoder):
+    train = labeled_images(60)
+    result = evaluation.fine_tune(encoder, train, labeled_images(seed=1), fraction=0.2, epochs=20, encoder_rate=0.05)
     assert result["images"] == 12 and result["top1"] > 0.6
-    rows = evaluation.heads.rows_of_each_class(train.labels, 0.2, seed=3)
+    rows = evaluation.fine_tuning.rows_of_each_class(train.labels, 0.2, seed=3)
     np.testing.assert_array_equal(np.bincount(train.labels[rows]), [4, 4, 4])
-    np.testing.assert_array_equal(rows, evaluation.heads.rows_of_each_class(train.labels, 0.2, seed=3))
-    assert not np.array_equal(rows, evaluation.heads.rows_of_each_class(train.labels, 0.2, seed=4))
+    np.testing.assert_array_equal(rows, evaluation.fine_tuning.rows_of_each_class(train.labels, 0.2, seed=3))
+    assert not np.array_equal(rows, evaluation.fine_tuning.rows_of_each_class(train.labels, 0.2, seed=4))
 
 
-def test_a_rate_of_its_own_is_that_of_two_optimizers():
-    images, labels = labelled_images(8).array[:, :8, :8], labelled_images(8).labels
-    one, other = (evaluation.heads.Heads(small_encoder(), 3, frozen=False, encoder_rate=0.01) for _ in range(2))
+def test_a_separate_encoder_rate_equals_two_optimizers():
+    images, labels = labeled_images(8).array[:, :8, :8], labeled_images(8).labels
+    one, other = (evaluation.head_training.Heads(small_encoder(), 3, frozen=False, encoder_rate=0.01) for _ in range(2))
     other.heads[0].set_weights(one.heads[0].get_weights())
     one.compile(keras.optimizers.SGD(0.5, momentum=0.9))
     optimizers = [keras.optimizers.SGD(rate, momentum=0.9) for rate in (0.5, 0.005)]
@@ -219,15 +219,15 @@ def test_a_rate_of_its_own_is_that_of_two_optimizers():
 
 
 def test_bad_input_before_any_training(encoder):
-    train, test = labelled_images(), labelled_images(seed=1)
-    unlabelled = kb.data.ArrayImages(train.array)
+    train, test = labeled_images(), labeled_images(seed=1)
+    unlabeled = kb.data.ArrayImages(train.array)
     for run in (evaluation.linear_probe, evaluation.fine_tune, evaluation.multi_stage_probe):
         with pytest.raises(ValueError, match=r"needs labels. Received: none for `train`"):
-            run(encoder, unlabelled, test)
+            run(encoder, unlabeled, test)
         with pytest.raises(ValueError, match=r"needs labels. Received: none for `test`"):
             run(encoder, train, None)
         with pytest.raises(ValueError, match=r"same classes. Received: labels \[.*3.*\] of the test images"):
-            run(encoder, train, labelled_images(classes=5))
+            run(encoder, train, labeled_images(classes=5))
     with pytest.raises(ValueError, match=r"keep at least one image.*fraction=0.01 of 8 images of class 0"):
         evaluation.fine_tune(encoder, train, test, fraction=0.01)
     with pytest.raises(ValueError, match="`fraction` must be in"):
@@ -236,7 +236,7 @@ def test_bad_input_before_any_training(encoder):
     for run in (evaluation.linear_probe, evaluation.fine_tune):
         with pytest.raises(ValueError, match=r"one label for each image. Received: .* \(24, 3\) for `train`"):
             run(encoder, several, several)
-    check = functools.partial(evaluation.heads.checked_images, several=True)
+    check = functools.partial(evaluation.input_checks.checked_images, several=True)
     check(several, several)
     with pytest.raises(ValueError, match="labels of one kind"):
         check(train, several)
@@ -251,17 +251,17 @@ def test_bad_input_before_any_training(encoder):
 
 @pytest.fixture
 def run(tmp_path):
-    """The example on a model in `tmp_path` and the images in `tmp_path / "data"`."""
+    """Runs the example on a model in `tmp_path` and on images in `tmp_path / "data"`."""
     model = kb.BarlowTwins(small_encoder(), kb.Projector((8, 8)))
     model.compile("sgd")
     model.save(tmp_path / "model.keras")
     kb.export.save_encoder(model, tmp_path / "saved")
     for split, seed in (("train", 0), ("test", 1)):
-        source = labelled_images(24, seed)
+        source = labeled_images(24, seed)
         for row, (image, label) in enumerate(zip(source.array, source.labels, strict=True)):
             (tmp_path / "data" / split / str(label)).mkdir(parents=True, exist_ok=True)
             keras.utils.save_img(tmp_path / "data" / split / str(label) / f"{row}.png", image)
-    several = {"x_train": labelled_images(24).array, "y_train": np.eye(3, dtype="int64")[labelled_images(24).labels]}
+    several = {"x_train": labeled_images(24).array, "y_train": np.eye(3, dtype="int64")[labeled_images(24).labels]}
     np.savez(tmp_path / "several.npz", x_test=several["x_train"], y_test=several["y_train"], **several)
     script = pathlib.Path(__file__).parents[1] / "examples" / "evaluate.py"
 
@@ -300,7 +300,7 @@ def test_the_example_on_a_saved_model_and_on_bad_input(run, tmp_path):
     assert results[0] == results[1]
     for flags, message in (
         (("--protocol=knn", f"--data_dir={tmp_path / 'several.npz'}"), "(--protocol=transfer)"),
-        (("--protocol=finetune", saved), "Fine-tuning needs an encoder with weights"),
+        (("--protocol=finetune", saved), "Fine-tuning needs an encoder with trainable weights"),
         ((f"--encoder={tmp_path / 'data'}",), "which is none of them"),
         (("--protocol=nearest",), "Unknown protocol. Received: 'nearest'"),
     ):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_barlow import keras_internals
+from keras_barlow import keras_internals, optimizers
 
 
 class Doubled(keras.layers.Layer):
@@ -195,3 +195,38 @@ def test_prepared_inputs_of_predict_are_still_needed():
         "predict_on_batch",
         "predict_step",
     }
+
+
+def test_keras_callbacks_keep_their_state_in_the_listed_attributes(tmp_path):
+    callbacks = {
+        "EarlyStopping": keras.callbacks.EarlyStopping(),
+        "History": keras.callbacks.History(),
+        "ModelCheckpoint": keras.callbacks.ModelCheckpoint(tmp_path / "model.keras"),
+        "ReduceLROnPlateau": keras.callbacks.ReduceLROnPlateau(),
+        "SwapEMAWeights": keras.callbacks.SwapEMAWeights(),
+        "TensorBoard": keras.callbacks.TensorBoard(tmp_path),
+    }
+    assert callbacks.keys() == keras_internals.CALLBACK_STATE.keys()
+    assert set(vars(keras.callbacks.Callback())) <= {*keras_internals.CALLBACK_ATTRIBUTES, "validation_data"}
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    for name, callback in callbacks.items():
+        callback.set_model(model)
+        if name != "SwapEMAWeights":
+            callback.on_train_begin()
+        for attribute in keras_internals.CALLBACK_STATE[name]:
+            assert hasattr(callback, attribute), f"{name}.{attribute}"
+        # A public way to save the state would replace the table.
+        assert not hasattr(callback, "get_state")
+    callbacks["TensorBoard"].on_train_end()
+
+
+def test_decay_in_update_step_is_still_needed():
+    class Plain(keras.optimizers.Optimizer):
+        def update_step(self, gradient, variable, learning_rate):
+            pass
+
+    for optimizer, expected in ((Plain(0.5, weight_decay=0.1), 0.95), (optimizers.LARS(0.5, weight_decay=0.1), 1)):
+        weight = keras.Variable(np.ones((1, 1), "float32"), name="kernel")
+        optimizer.build([weight])
+        optimizer._apply_weight_decay([weight])
+        np.testing.assert_allclose(weight, [[expected]], rtol=1e-6)

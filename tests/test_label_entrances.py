@@ -12,7 +12,7 @@ import pytest
 
 import keras_barlow as kb
 from keras_barlow import callbacks, evaluation, export, labels
-from keras_barlow.evaluation import heads
+from keras_barlow.evaluation import input_checks
 
 RNG = np.random.default_rng(0)
 CLASSES = 3
@@ -57,7 +57,7 @@ def probe_of_images(probe, **settings):
 
 
 def checked_images(train, test, _):
-    return [one.labels for one in heads.checked_images(images(train, 30), images(test, 18))]
+    return [one.labels for one in input_checks.checked_images(images(train, 30), images(test, 18))]
 
 
 # For each entry point: how to call it, and which labels it takes.

@@ -1,4 +1,4 @@
-"""The launcher, with real processes: a script of a few lines in place of a training."""
+"""The launcher with real processes, which run a short script instead of training."""
 
 import os
 import signal

@@ -49,7 +49,7 @@ def test_frozen_layer_runs_in_inference_mode():
     np.testing.assert_allclose(layer(inputs, training=True), inputs, rtol=1e-4)
 
 
-def test_synchronised_moments_are_those_of_the_global_batch(strategy):
+def test_synchronized_moments_are_those_of_the_global_batch(strategy):
     inputs = np.random.default_rng(0).normal(3, 5, (7, 4)).astype("float32")
     with strategy.scope():
         layer = our_layers.BatchNormalization(synchronized=True)
@@ -76,7 +76,7 @@ def test_standardize_refuses_a_deviation_of_zero():
 
 
 class TestOverReplicas:
-    """Four replicas against Keras' layer on the global batch: outputs, gradients and moving statistics."""
+    """Compares four replicas with Keras' layer on the global batch: outputs, gradients and moving statistics."""
 
     @pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-5), ("mixed_bfloat16", 0.05)])
     @pytest.mark.parametrize("shape", [(10, 5), (10, 4, 3, 5), (5, 4, 4, 5)])
@@ -171,6 +171,6 @@ class TestSynchronizeBatchNorm:
         assert count == 52
         assert all((a == b).all() for a, b in zip(before, model.get_weights(), strict=True))
 
-    def test_a_model_without_batch_normalisation(self):
-        with pytest.raises(ValueError, match=r"must have layers of batch normalisation\. Received: model='plain'"):
+    def test_a_model_without_batch_normalization(self):
+        with pytest.raises(ValueError, match=r"must have batch normalization layers\. Received: model='plain'"):
             our_layers.synchronize_batch_norm(keras.Sequential([keras.layers.Dense(1)], name="plain"))

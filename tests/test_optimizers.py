@@ -14,7 +14,7 @@ def test_lars_agrees_step_by_step_with_numpy(shape):
     rate = keras.optimizers.schedules.CosineDecay(0.0, 4, warmup_target=0.5, warmup_steps=2)
     optimizer = optimizers.LARS(rate, weight_decay=0.01, vector_learning_rate=0.03)
     weight = keras.Variable(start, dtype="float32")
-    # The oracle takes one rate, so its momentum is followed with the rate of each step.
+    # The oracle has a constant rate, so apply its momentum with the rate of each step.
     velocity, expected = 0.0, start
     for step, gradient in enumerate(gradients):
         optimizer.apply([keras.ops.convert_to_tensor(gradient, "float32")], [weight])
@@ -74,7 +74,7 @@ def test_excluded_variables_are_not_decayed():
 
 
 @pytest.mark.parametrize("rate", [0.0048, keras.optimizers.schedules.PiecewiseConstantDecay([100], [0.0048, 0.0])])
-def test_a_learning_rate_set_later_takes_the_vector_rate_along(rate):
+def test_setting_the_learning_rate_scales_the_vector_rate(rate):
     """Callbacks such as LearningRateScheduler and ReduceLROnPlateau set the attribute."""
     moved = []
     for factor in (1.0, 0.5, 0.0):

@@ -1,4 +1,4 @@
-"""What probes take, and what they refuse before anything is trained."""
+"""Inputs that probes accept, and inputs that they refuse before training."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (8, 20, 20, 3), dtype="uint8"
 LABELS = np.arange(8) % 2
 CENTERS = IMAGES[:, 2:18, 2:18]
 ARRAY = kb.data.ArrayImages
-# Ways to give the same images of 16 pixels, with labels.
+# Ways to pass the same images of 16 pixels with labels.
 GIVEN = {
     "arrays": (CENTERS, LABELS),
     "a list": [CENTERS, LABELS],
@@ -45,13 +45,13 @@ def measured(model, given):
 
 
 @pytest.mark.parametrize("way", GIVEN)
-def test_images_may_be_given_in_many_ways(way, model):
+def test_images_are_accepted_in_many_forms(way, model):
     logs = measured(model, GIVEN[way])
     assert logs == measured(model, GIVEN["arrays"])
     assert set(logs) >= {"knn_top1", "linear_top5", "effective_rank"}
 
 
-def test_files_are_probed_by_their_centers(folder, model):
+def test_files_are_center_cropped(folder, model):
     train, test = kb.data.load(folder, image_size=24, memory_limit=0)
     logs = {}
     for probe in (KNNProbe(train, test, k=3), CollapseMonitor(train)):
@@ -64,13 +64,13 @@ def test_files_are_probed_by_their_centers(folder, model):
     assert logs["knn_top1"] == expected["knn_top1"] and logs["effective_rank"] > 1
 
 
-def test_the_monitor_takes_some_of_many_images(model, monkeypatch):
+def test_the_monitor_samples_from_many_images(model, monkeypatch):
     monkeypatch.setattr(kb.callbacks.probes, "_MONITORED", 4)
     monitor = CollapseMonitor(ARRAY(IMAGES))
     np.testing.assert_array_equal(monitor.images.array, IMAGES[[0, 2, 4, 7]])
 
 
-# Images that an encoder of 16 pixels does not take, and what is said.
+# Images that an encoder of 16 pixels refuses, with the error message.
 REFUSED = {
     "larger arrays": (IMAGES, "takes images of 16 x 16 x 3. Received: `{}` of 20 x 20 x 3"),
     "smaller arrays": (IMAGES[:, :12, :12], "Received: `{}` of 12 x 12 x 3"),
@@ -78,7 +78,10 @@ REFUSED = {
     "gray arrays without channels": (CENTERS[..., 0], r"Received: `{}` of shape \(8, 16, 16\)"),
     "larger images in a dataset": (tf.data.Dataset.from_tensor_slices(IMAGES).batch(3), "`{}` of 20 x 20 x 3"),
     "single images in a dataset": (tf.data.Dataset.from_tensor_slices(CENTERS), r"Use .batch\(256\)"),
-    "a dataset without an end": (tf.data.Dataset.from_tensor_slices(CENTERS).batch(3).repeat(), "without an end"),
+    "an infinite dataset": (
+        tf.data.Dataset.from_tensor_slices(CENTERS).batch(3).repeat(),
+        "an infinite dataset for `{}`",
+    ),
     "smaller Images": (ARRAY(IMAGES[:, :12, :12]), "Received: `{}` of 12 x 12 x "),
     "Batches": (ARRAY(CENTERS).batches(4), "Received: data.Batches for `{}`"),
 }
@@ -102,7 +105,7 @@ def test_other_images_are_refused_before_training(wrong, model):
         np.testing.assert_array_equal(one, other)
 
 
-def test_what_has_no_labels_is_refused():
+def test_images_without_labels_are_refused():
     for given in (ARRAY(CENTERS), (ARRAY(CENTERS), None), (CENTERS, None)):
         with pytest.raises(ValueError, match=r"needs labels. Received: none for `test`"):
             KNNProbe((CENTERS, LABELS), given, k=3)
@@ -126,12 +129,12 @@ def test_an_encoder_of_free_size_takes_every_size():
     for images in (IMAGES, ARRAY(IMAGES)):
         assert kb.evaluation.extract_features(encoder, images).shape == (8, 4)
     oblong = kb.encoders.resnet((1,), input_shape=(16, 12, 3), stem="small", width=4)
-    with pytest.raises(ValueError, match=r"centers of data.Images are square"):
+    with pytest.raises(ValueError, match=r"Center crops of data.Images are square"):
         kb.evaluation.extract_features(oblong, ARRAY(IMAGES))
     assert kb.evaluation.extract_features(oblong, IMAGES[:, :16, :12]).shape == (8, 4)
 
 
-def test_features_of_nan_end_the_probe_with_their_name(model):
+def test_nan_features_are_refused_by_name(model):
     broken = keras.models.clone_model(model.encoder)
     broken.set_weights([np.full_like(weight, np.nan) for weight in broken.get_weights()])
     twins = kb.BarlowTwins(broken, kb.Projector((8,)), views=None)
@@ -141,14 +144,14 @@ def test_features_of_nan_end_the_probe_with_their_name(model):
             probe.measure({})
 
 
-def test_a_feature_that_is_constant_in_training_does_not_decide():
-    """Divided by next to nothing, its least difference in a test image would outweigh everything else."""
+def test_a_feature_that_is_constant_in_training_does_not_dominate():
+    """Divided by its rounding error, it would outweigh all other features of a test image."""
     rng = np.random.default_rng(0)
     labels = np.arange(200) % 2
     features = np.stack([labels + 0.1 * rng.normal(size=200), np.full(200, 0.1)], axis=1).astype("float32")
     test = features + np.array([0.0, 1.0], "float32")
     probe = LinearProbe((features[:, None, None], labels), (test[:, None, None], labels), passes=50)
-    # The encoder takes the mean over the places of the image.
+    # The encoder averages over the pixels.
     probe.set_model(keras.Sequential([keras.Input((1, 1, 2)), keras.layers.Flatten()]))
     probe.measure(logs := {})
     assert logs["linear_top1"] == 1.0

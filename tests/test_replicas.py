@@ -1,4 +1,4 @@
-"""One training run on 1, 2 and 4 replicas and in micro-batches, against a plain autodiff step."""
+"""A training run on 1, 2 and 4 replicas and in micro-batches, compared with a plain autodiff step."""
 
 import functools
 import os
@@ -17,7 +17,7 @@ from tests import replica_training as training
 
 @functools.cache
 def plain_weights(kind):
-    """The oracle: one tape, the formula of the paper, Keras' own batch normalisation and optimizer."""
+    """The oracle: one tape, the equation of the paper, and batch normalization and optimizer of Keras."""
     twin = training.model(kind, "auto", 1)
     if kind == "batch_norm":
         layers.synchronize_batch_norm(twin, synchronized=False)
@@ -55,7 +55,7 @@ def test_every_weight_is_that_of_the_global_batch(request, replicas, kind, form,
 
 @pytest.fixture(scope="module")
 def two_replicas(tmp_path_factory):
-    """What two replicas give, in another process, since this one has its strategy."""
+    """The results of two replicas, from another process, because this process already has a strategy."""
     path = tmp_path_factory.mktemp("replicas") / "two.npz"
     command = [sys.executable, "-m", "tests.replica_training", "2", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=pathlib.Path(__file__).parents[1])
@@ -69,7 +69,7 @@ def test_every_weight_of_two_replicas_is_that_of_the_global_batch(two_replicas):
         check([two_replicas[f"{name}-{index}"] for index in range(len(plain_weights(run[0])))], run)
 
 
-def test_views_are_the_same_compiled_and_not_on_one_and_on_two_replicas(two_replicas):
+def test_views_are_the_same_with_and_without_xla_on_one_and_two_replicas(two_replicas):
     expected = training.drawn_views(compiled=False)
     for view in expected:
         distinct = [np.abs(view[i] - view[j]).mean() for i in range(16) for j in range(i)]
@@ -79,12 +79,12 @@ def test_views_are_the_same_compiled_and_not_on_one_and_on_two_replicas(two_repl
         double = [two_replicas[f"view-{name}-{compiled}"] for name in "ab"]
         for want, *got in zip(expected, single, double, strict=True):
             for views in got:
-                # Solarisation jumps at its threshold, so a rounding there may move one pixel by one step.
+                # Solarization jumps at its threshold, where a rounding error may change one pixel by one step.
                 assert np.mean(np.abs(views - want) > 2e-3) < 1e-3
 
 
 def test_an_empty_replica_is_exact(tmp_path):
-    """5 rows on 4 replicas. In a process without oneDNN, whose convolutions give no rows a wrong shape."""
+    """5 rows on 4 replicas, in a process without oneDNN, whose convolutions return a wrong shape for zero rows."""
     script = tmp_path / "empty.py"
     script.write_text(
         """
@@ -110,7 +110,7 @@ for got, expected in zip(model.weights, single.weights, strict=True):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_uneven_rows_are_refused_where_batch_normalisation_is_not_synchronised(strategy):
+def test_uneven_rows_are_refused_where_batch_normalization_is_not_synchronized(strategy):
     with strategy.scope():
         model = training.model("batch_norm", "auto", 1)
         layers.synchronize_batch_norm(model, synchronized=False)

@@ -1,4 +1,4 @@
-"""A run that was interrupted ends as if it had not been, or is refused before it begins."""
+"""An interrupted run ends like an uninterrupted one, or is refused before it starts."""
 
 import collections
 import json
@@ -67,7 +67,7 @@ def dataset(kind="finite"):
 
 
 class Crash(keras.callbacks.Callback):
-    """Ends the run after some executions, or before an epoch."""
+    """Stops the run after some executions, or before an epoch."""
 
     def __init__(self, executions=None, epoch=None):
         super().__init__()
@@ -183,7 +183,7 @@ def test_a_run_that_began_later_is_resumed_at_its_place(tmp_path):
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 7])
-def test_an_epoch_has_its_steps_whatever_an_execution_has(size):
+def test_an_epoch_has_all_its_steps_for_any_size_of_executions(size):
     for arguments in (
         {"x": batches()},
         {"x": dataset("finite")},
@@ -209,7 +209,7 @@ def test_executions_of_another_size_resume_at_the_same_step(tmp_path, first, the
     same(whole, again)
 
 
-def test_callbacks_hear_of_every_batch_once(tmp_path):
+def test_callbacks_see_every_batch_once(tmp_path):
     class Listener(keras.callbacks.Callback):
         def __init__(self):
             super().__init__()
@@ -238,14 +238,14 @@ def test_another_learning_rate_is_taken_and_named(tmp_path, caplog):
     assert int(model.optimizer.iterations) == 2 * STEPS
     text = "started with: learning_rate: 0.5 -> 0.001, momentum: 0.9 -> 0.5, weight_decay: None -> 1e-04."
     assert caplog.text.count(text) == 1
-    # It is now the rate of the run.
+    # This is now the rate of the run.
     caplog.clear()
     model = fit(small_model(keras.optimizers.SGD(0.001, momentum=0.5, weight_decay=1e-4)), tmp_path)
-    assert float(model.optimizer.learning_rate) == np.float32(0.001) and "goes on with settings" not in caplog.text
+    assert float(model.optimizer.learning_rate) == np.float32(0.001) and "resumes with settings" not in caplog.text
 
 
 class Halve(keras.callbacks.Callback):
-    """Halves the rate after an epoch."""
+    """Halves the learning rate after each epoch."""
 
     def on_epoch_end(self, epoch, logs=None):
         self.model.optimizer.learning_rate = float(self.model.optimizer.learning_rate) / 2
@@ -264,7 +264,7 @@ def test_a_rate_that_a_callback_has_changed_is_resumed(tmp_path, caplog, in_one_
     first.optimizer.learning_rate = float(first.optimizer.learning_rate)
     again = fit(first if in_one_process else model(), tmp_path, callbacks=[Halve()])
     same(whole, again)
-    assert "goes on with settings" not in caplog.text
+    assert "resumes with settings" not in caplog.text
     other = small_model(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, momentum=0.9), initial_scale=8.0))
     if wrapped:
         fit(other, tmp_path, callbacks=[Halve()])
@@ -312,7 +312,7 @@ def test_a_schedule_takes_the_place_of_a_rate_and_back(tmp_path, caplog):
     assert settled == {"learning_rate.decay_steps": "50 -> 70"}
 
 
-def test_what_else_has_changed_is_named(tmp_path, caplog):
+def test_other_changed_settings_are_named(tmp_path, caplog):
     fit(small_model(), tmp_path, epochs=1)
     changed = {
         "loss": kb.losses.BarlowTwinsLoss(redundancy_weight=0.5),
@@ -324,7 +324,7 @@ def test_what_else_has_changed_is_named(tmp_path, caplog):
     fit(history, tmp_path, epochs=2)
     assert "loss.redundancy_weight: 0.005 -> 0.5" in caplog.text or "redundancy_weight" in caplog.text
     assert "skip_nonfinite: False -> True" in caplog.text
-    # The metric of skipped steps goes again.
+    # The metric of skipped steps is removed again.
     fit(small_model(), tmp_path)
     with pytest.raises(ValueError, match=r"belongs to one model.*weights in the checkpoint and"):
         fit(small_model(moving_average=0.9), tmp_path)
@@ -354,7 +354,7 @@ def test_a_checkpoint_of_an_older_version_is_resumed(tmp_path, caplog):
     again = fit(other, tmp_path, callbacks=[keras.callbacks.EarlyStopping("loss", patience=99)])
     same(whole, again)
     assert "its learning_rate is kept: 0.01, not 0.5" in caplog.text
-    assert "EarlyStopping begins anew" in caplog.text
+    assert "EarlyStopping starts afresh" in caplog.text
 
 
 def test_the_count_of_batches_is_resumed_or_taken_from_the_optimizer():
@@ -381,14 +381,14 @@ def test_the_count_of_batches_is_resumed_or_taken_from_the_optimizer():
 
 
 class Quality(keras.callbacks.Callback):
-    """Adds a number to the logs that gets worse and worse."""
+    """Logs a metric that keeps getting worse."""
 
     def on_epoch_end(self, epoch, logs=None):
         logs["quality"] = 1.0 + epoch
 
 
 class Counter(keras.callbacks.Callback):
-    """A user's own callback: counts, averages, and holds a list."""
+    """A user's callback with counts, averages and a list."""
 
     def __init__(self, limit=10):
         super().__init__()
@@ -416,7 +416,7 @@ class Counter(keras.callbacks.Callback):
 
 
 class Own(keras.callbacks.Callback):
-    """A user's own callback that says by itself what it remembers."""
+    """A user's callback that manages its own state."""
 
     def __init__(self):
         super().__init__()
@@ -477,7 +477,7 @@ MEMORIES = {
 
 @pytest.mark.parametrize("crash", [{"executions": 8}, {"epoch": 2}])
 @pytest.mark.parametrize("name", MEMORIES)
-def test_what_callbacks_remember_is_resumed(tmp_path, name, crash):
+def test_the_state_of_callbacks_is_resumed(tmp_path, name, crash):
     make, seen = MEMORIES[name]
     (tmp_path / "whole").mkdir()
     (tmp_path / "again").mkdir()
@@ -515,12 +515,12 @@ def test_a_run_that_had_stopped_early_stays_stopped(tmp_path, caplog):
     again = run(2)
     assert again.history.epoch == [0, 1, 2] and int(again.optimizer.iterations) == 3 * STEPS
     assert "EarlyStopping had ended this run after epoch 3; nothing is trained" in caplog.text
-    # The best weights, those of the first epoch, are there again too.
+    # The best weights, those of the first epoch, are restored too.
     same(best, again)
     assert run(4).history.epoch == [0, 1, 2, 3, 4]
 
 
-def test_a_run_stopped_in_an_epoch_goes_on_in_it(tmp_path):
+def test_a_run_stopped_in_an_epoch_resumes_in_it(tmp_path):
     class StopAt(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             self.model.stop_training = batch == 2
@@ -531,7 +531,7 @@ def test_a_run_stopped_in_an_epoch_goes_on_in_it(tmp_path):
     same(whole, fit(small_model(), tmp_path))
 
 
-def test_swapped_weights_are_not_mistaken(tmp_path):
+def test_swapped_weights_are_recognized(tmp_path):
     def model():
         return small_model(keras.optimizers.SGD(0.01, use_ema=True))
 
@@ -542,7 +542,7 @@ def test_swapped_weights_are_not_mistaken(tmp_path):
         fit(model(), tmp_path, callbacks=[keras.callbacks.SwapEMAWeights(swap_on_epoch=True)])
 
 
-def test_what_cannot_be_saved_is_named_once(tmp_path, caplog):
+def test_state_that_cannot_be_saved_is_named_once(tmp_path, caplog):
     class Holder(keras.callbacks.Callback):
         def __init__(self):
             super().__init__()
@@ -568,7 +568,7 @@ def test_what_cannot_be_saved_is_named_once(tmp_path, caplog):
         def get_state(self):
             return object()
 
-    with pytest.raises(TypeError, match=r"`get_state\(\)` must give numbers.*object.*from Wrong"):
+    with pytest.raises(TypeError, match=r"`get_state\(\)` must return numbers.*object.*from Wrong"):
         fit(small_model(), tmp_path / "wrong", callbacks=[Wrong()])
 
 

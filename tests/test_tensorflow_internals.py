@@ -2,6 +2,7 @@
 
 import inspect
 
+import pytest
 import tensorflow as tf
 
 from keras_barlow import tensorflow_internals
@@ -25,3 +26,11 @@ def test_the_private_name_is_still_needed(caplog):
     """When this fails, TensorFlow does not warn any more or has a public way: delete the function."""
     assert warns_about_retracing(tf.function(lambda x: x + 1), caplog)
     assert not [name for name in inspect.signature(tf.function).parameters if "warn" in name]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_tensorflow_refuses_what_keras_reduces(strategy, nested):
+    """Until TensorFlow accepts it, `MultiWorkerStrategy.reduce` is needed (keras-team/keras#20585)."""
+    values = strategy.run(lambda: tf.ones(()))
+    with pytest.raises((ValueError, TypeError)):
+        strategy.reduce("SUM", {"loss": values} if nested else values, axis=0)

@@ -1,4 +1,4 @@
-"""What equal similarities, scores and rows give: one value, whatever the portions, the order and the rounding are."""
+"""Ties of similarities, scores and rows have one result for any chunk size, order and rounding."""
 
 import fractions
 
@@ -10,18 +10,18 @@ from keras_barlow import evaluation
 from keras_barlow.evaluation import knn
 
 RNG = np.random.default_rng(0)
-PORTIONS = [(1, 7), (3, 50), (16, 16), (50, 1), (1024, 10**6)]
+CHUNKS = [(1, 7), (3, 50), (16, 16), (50, 1), (1024, 10**6)]
 
 
 def by_exact_fractions(queries, bank, k):
-    """The rule by whole numbers: the larger cosine first, of equals the row that comes first in the bank."""
+    """The rule in exact arithmetic: larger cosines first, and among ties the row that comes first in the bank."""
     rows = []
     for query in queries.tolist():
         keys = []
         for number, row in enumerate(bank.tolist()):
             product = sum(one * other for one, other in zip(query, row, strict=True))
             length = sum(one * one for one in row)
-            # The cosine without the length of the query, squared, with its sign.
+            # The signed square of the cosine, up to the norm of the query.
             square = fractions.Fraction(product * abs(product), length) if length else fractions.Fraction(0)
             keys.append((-square, number))
         rows.append([number for _, number in sorted(keys)[:k]])
@@ -29,37 +29,37 @@ def by_exact_fractions(queries, bank, k):
 
 
 @pytest.fixture
-def in_portions(monkeypatch):
-    def set_portions(chunk, bank):
+def in_chunks(monkeypatch):
+    def set_chunks(chunk, bank):
         monkeypatch.setattr(knn, "_CHUNK_ROWS", chunk)
         monkeypatch.setattr(knn, "_BANK_ROWS", bank)
 
-    return set_portions
+    return set_chunks
 
 
 @pytest.mark.parametrize("k", [1, 7, 119, 120])
-def test_of_equally_similar_rows_the_first_of_the_bank_come_first(k, in_portions):
+def test_ties_go_to_the_first_rows_of_the_bank(k, in_chunks):
     queries, bank = RNG.integers(-1, 2, (40, 4)), RNG.integers(-1, 2, (120, 4))
     assert (bank == 0).all(axis=1).any() and len(np.unique(bank, axis=0)) < 80
-    # Other lengths of the same directions tie as well.
+    # Rows of different norms in the same direction tie as well.
     bank *= RNG.integers(1, 4, (120, 1))
     for order in (np.arange(120), RNG.permutation(120)):
         expected = by_exact_fractions(queries, bank[order], k)
-        for portions in PORTIONS:
-            in_portions(*portions)
+        for chunks in CHUNKS:
+            in_chunks(*chunks)
             indices, similarities = evaluation.nearest_neighbors(queries, bank[order], k)
             np.testing.assert_array_equal(indices, expected)
             assert (np.diff(similarities, axis=1) <= 0).all()
 
 
 @pytest.mark.parametrize("features", [3, 64, 517])
-def test_similarities_do_not_depend_on_the_portions(features, in_portions):
-    """To the bit, where a product of float matrices has other last bits for other shapes."""
+def test_similarities_do_not_depend_on_the_chunks(features, in_chunks):
+    """Not in a single bit, although the last bits of a float matrix product depend on its shape."""
     bank = np.tile(RNG.normal(size=(70, features)), (3, 1)).astype("float32")[RNG.permutation(210)]
     queries = RNG.normal(size=(45, features)).astype("float32")
     results = []
-    for portions in PORTIONS:
-        in_portions(*portions)
+    for chunks in CHUNKS:
+        in_chunks(*chunks)
         results.append(evaluation.nearest_neighbors(queries, np.asfortranarray(bank), 40))
     for indices, similarities in results:
         np.testing.assert_array_equal(indices, results[0][0])
@@ -67,19 +67,19 @@ def test_similarities_do_not_depend_on_the_portions(features, in_portions):
     unit = [one.astype("float64") / np.linalg.norm(one.astype("float64"), axis=1)[:, None] for one in (queries, bank)]
     expected = -np.sort(-(unit[0] @ unit[1].T), axis=1)[:, :40]
     np.testing.assert_allclose(results[0][1], expected, atol=1e-7)
-    # Copies stand one after another, in the order of the bank.
+    # Copies are adjacent, in the order of the bank.
     same = (bank[results[0][0]][:, 1:] == bank[results[0][0]][:, :-1]).all(axis=2)
     assert same.sum() > 45 * 20 and (np.diff(results[0][0], axis=1)[same] > 0).all()
 
 
-def test_the_accuracy_does_not_depend_on_the_portions(in_portions):
-    """A bank of 20 pictures, 10 times each, with labels that say nothing: only ties decide."""
+def test_the_accuracy_does_not_depend_on_the_chunks(in_chunks):
+    """A bank of 20 images, 10 copies each, with random labels, so that only ties matter."""
     bank = np.repeat(RNG.integers(0, 3, (20, 8)), 10, axis=0)
     labels, test_labels = RNG.integers(0, 10, 200), np.arange(500) % 10
     queries = RNG.integers(0, 3, (500, 8))
     accuracies = []
-    for portions in [*PORTIONS[1:], (64, 37)]:
-        in_portions(*portions)
+    for chunks in [*CHUNKS[1:], (64, 37)]:
+        in_chunks(*chunks)
         accuracies.append(evaluation.knn_accuracy(bank, labels, queries, test_labels, k=4))
     assert len(set(accuracies)) == 1
 
@@ -134,25 +134,25 @@ def test_bad_scores():
     ):
         with pytest.raises(ValueError, match="Received: NaN, first in row 1"):
             call()
-    # Of equal scores the lower class counts as the higher.
+    # Among equal scores, the lower class number ranks first.
     assert evaluation.top_k_accuracy(np.zeros((4, 3)), [0, 1, 2, 0], k=1) == 0.5
     assert evaluation.top_k_accuracy(np.zeros((4, 3)), [0, 1, 2, 0], k=2) == 0.75
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 50, 1000])
-def test_equal_rows_have_one_measure_of_collapse(rows, dtype):
+def test_equal_rows_count_as_collapsed(rows, dtype):
     for row in (RNG.normal(size=33), np.full(33, 0.1), np.zeros(33), 1e6 * RNG.normal(size=33)):
         embeddings = np.tile(row, (rows, 1)).astype(dtype)
         assert evaluation.effective_rank(embeddings) == 0.0
         assert evaluation.embedding_deviation(embeddings) == 0.0
         assert evaluation.mean_correlation(embeddings) == 0.0
-        # What a sum in another order leaves of the same row.
+        # The same row, as if summed in a different order.
         noisy = embeddings * (1 + np.finfo(dtype).eps * RNG.integers(-1, 2, embeddings.shape)).astype(dtype)
         assert evaluation.effective_rank(noisy) == evaluation.embedding_deviation(noisy) == 0.0
 
 
-def test_what_is_above_rounding_counts():
+def test_differences_above_rounding_count():
     embeddings = (1.0 + 1e-4 * RNG.normal(size=(200, 5))).astype("float32")
     assert 4.5 < evaluation.effective_rank(embeddings) <= 5.0
     assert evaluation.embedding_deviation(embeddings) > 0 and 0 < evaluation.mean_correlation(embeddings) < 0.2

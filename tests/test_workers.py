@@ -1,4 +1,4 @@
-"""Two real worker processes: the run of one process, exactly resumed after one of them is killed."""
+"""Two real worker processes reproduce the run of one process, also when resumed after a worker was killed."""
 
 import os
 import pathlib
@@ -38,9 +38,10 @@ def test_two_workers_train_as_one_and_go_on_after_a_kill(tmp_path):
                 np.testing.assert_allclose(resumed[name], two[name], rtol=1e-6, atol=1e-6, err_msg=name)
 
 
-# In float32, TensorFlow adds up the 65,536 pixels of a batch normalisation one by one. The plain parts of a digit are
-# all rounded alike, so that statistics are right to 1e-4 and gradients to 2e-2 (against float64), on one device as on
-# several; and a network amplifies that. So float64 says whether it is one run, and float32 takes a small rate.
+# In float32, TensorFlow sums the 65,536 pixels of a batch normalization one by one. The uniform areas of a digit are
+# all rounded the same way, so statistics are accurate to 1e-4 and gradients to 2e-2 (compared with float64), on one
+# device and on several, and the network amplifies this error. So float64 shows that the runs are equal, and float32
+# uses a small learning rate.
 @pytest.mark.full
 @pytest.mark.parametrize("precision, rate, of_the_change", [("float64", 1e-5, 1e-6), ("float32", 1e-7, 0.1)])
 def test_an_epoch_of_digits_is_one_run_on_any_devices(tmp_path, precision, rate, of_the_change):

@@ -15,7 +15,7 @@ import keras_barlow as kb
 
 
 class Crash(keras.callbacks.Callback):
-    """Worker 1 kills itself after some steps."""
+    """Makes worker 1 kill itself after some steps."""
 
     def __init__(self, step):
         super().__init__()
@@ -42,7 +42,7 @@ def main(output, folder, step=None):
         refused = False
     except ValueError as error:
         refused = "Every worker needs its own path" in str(error)
-    # Every worker has a folder of its own: only the chief's is read.
+    # Every worker has its own folder, but only the chief's is read.
     folder = os.path.join(folder, str(kb.distribution.worker_index(strategy)))
     extra = [Crash(int(step))] if step else []
     model.fit(

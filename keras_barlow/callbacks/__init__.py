@@ -1,5 +1,6 @@
-"""Callbacks: online probes, checkpoints, and guards and records of a run."""
+"""Keras callbacks: online probes, checkpoints, guards and logs."""
 
+from keras_barlow import moved
 from keras_barlow.callbacks.checkpoints import Checkpoints, Interrupted
 from keras_barlow.callbacks.guards import StopOnNonFiniteLoss
 from keras_barlow.callbacks.metrics_log import MetricsLog
@@ -14,3 +15,7 @@ __all__ = [
     "MetricsLog",
     "StopOnNonFiniteLoss",
 ]
+
+
+def __getattr__(name):
+    return moved.attribute(f"callbacks.{name}")

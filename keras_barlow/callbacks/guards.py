@@ -1,24 +1,24 @@
-"""A guard against losses and weights that are no longer finite."""
+"""Guards against losses and weights that are NaN or infinite."""
 
 import keras
 import numpy as np
 
-_SKIPPED_IN_A_ROW = 10
-# float16 holds nothing smaller: gradients that overflow at this scale are not finite at all.
-_LEAST_LOSS_SCALE = 2.0**-14
+_MAX_SKIPPED_STEPS = 10
+# The smallest normal float16 number. Gradients that overflow at this scale are not finite at any scale.
+_MIN_LOSS_SCALE = 2.0**-14
 
 
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
-    """Raises FloatingPointError where training has stopped making sense.
+    """Raises FloatingPointError as soon as training produces NaN or infinite values.
 
-    That is the first step whose loss is NaN or infinite, and the end of an epoch after which a weight or a moving
-    statistic is: a loss can be finite long after the statistics that inference uses. `BarlowTwins.fit` adds this
-    callback. With `steps_per_execution > 1` the step named is the last of the execution that went wrong. A model that
-    skips such steps (`skip_nonfinite=True`) is stopped after ten in a row, and a loss scale that falls to nothing stops
-    the run at the end of the epoch.
+    It checks the loss after every step, and the weights and moving statistics after every epoch, because the loss can
+    stay finite while the statistics for inference are not. A model that skips non-finite steps (`skip_nonfinite=True`)
+    is stopped after ten skipped steps in a row. A run whose loss scale has collapsed is stopped at the end of the
+    epoch. `BarlowTwins.fit` adds this callback. With `steps_per_execution > 1`, the error names the last step of the
+    execution.
 
     Args:
-        checkpoints: `Checkpoints` of the same run, whose last one the message names, or None.
+        checkpoints: `Checkpoints` callback of the run, so that the error names the last checkpoint; or None.
     """
 
     def __init__(self, checkpoints=None):
@@ -34,10 +34,10 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         loss, skipped = float(logs["loss"]), float(logs.get("skipped", 0))
         self._in_a_row = self._in_a_row + 1 if skipped > self._skipped else 0
         self._skipped = skipped
-        if np.isfinite(loss) and self._in_a_row < _SKIPPED_IN_A_ROW:
+        if np.isfinite(loss) and self._in_a_row < _MAX_SKIPPED_STEPS:
             return
-        found = f"The loss is {loss}" if self._in_a_row == 0 else f"{self._in_a_row} steps in a row were skipped"
-        self._stop(f"{found} at step {int(self.model.batch_count.numpy())}")
+        problem = f"The loss is {loss}" if self._in_a_row == 0 else f"{self._in_a_row} steps in a row were skipped"
+        self._stop(f"{problem} at step {int(self.model.batch_count.numpy())}")
 
     def on_epoch_end(self, epoch, logs=None):
         broken = [variable.path for variable in self.model.variables if not _is_finite(variable)]
@@ -47,15 +47,15 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         optimizer = self.model.optimizer
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             scale = float(keras.ops.convert_to_numpy(optimizer.dynamic_scale))
-            if scale < _LEAST_LOSS_SCALE:
+            if scale < _MIN_LOSS_SCALE:
                 self._stop(f"The loss scale has fallen to {scale} in epoch {epoch + 1}: no gradient is finite")
 
-    def _stop(self, found):
+    def _stop(self, problem):
         last = self.checkpoints.last if self.checkpoints else None
-        kept = f"The last good checkpoint is {last}. " if last else ""
+        checkpoint = f"The last good checkpoint is {last}. " if last else ""
         raise FloatingPointError(
-            f"{found}. Training has stopped; discard these weights. {kept}"
-            "Lower the learning rate, warm it up for longer, or check the images for NaN."
+            f"{problem}. Training has stopped; discard these weights. {checkpoint}"
+            "Lower the learning rate, use a longer warmup, or check the images for NaN."
         )
 
 

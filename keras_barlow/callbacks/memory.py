@@ -1,4 +1,4 @@
-"""What callbacks remember from one step to the next, as numbers, text and arrays that a checkpoint can hold."""
+"""The state of callbacks, as numbers, text and arrays that a checkpoint can hold."""
 
 import collections
 import functools
@@ -13,69 +13,64 @@ import tensorflow as tf
 
 from keras_barlow import keras_internals
 
-# What Keras' and this library's own callbacks remember; their other attributes are arguments, or set up by each run.
+# State of the callbacks of Keras and of this package. Their other attributes are arguments, or set by each run.
 _ATTRIBUTES = {
-    "EarlyStopping": ("best", "best_epoch", "best_weights", "stopped_epoch", "wait"),
-    "History": ("epoch", "history"),
-    "ModelCheckpoint": ("best", "_batches_seen_since_last_saving", "_last_batch_seen"),
-    "ReduceLROnPlateau": ("best", "cooldown_counter", "wait"),
+    **keras_internals.CALLBACK_STATE,
     "StopOnNonFiniteLoss": ("_skipped", "_in_a_row"),
-    "SwapEMAWeights": ("_ema_weights_in_model",),
-    "TensorBoard": ("_global_train_batch", "_global_test_batch"),
 }
-# What every run has and what only draws a curve: nobody needs to hear that it begins anew.
+# Callbacks that every run has or that only log. There is no warning if their state cannot be resumed.
 UNIMPORTANT = ("History", "StopOnNonFiniteLoss", "TensorBoard", "ProgbarLogger")
-_KNOWN_PACKAGES = ("keras", "keras_barlow")
+_LIBRARIES = ("keras", "keras_barlow")
 
 _PLAIN = (type(None), bool, int, float, str)
 _CONTAINERS = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 _FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
-_NO_MEMORY = (*_FUNCTIONS, type, types.ModuleType, pathlib.PurePath, tf.data.Dataset, io.IOBase)
-_DEEPEST = 20
-# An array that was there before training, and is larger than this, is data and not memory.
-_LARGE = 2**24
+_STATELESS = (*_FUNCTIONS, type, types.ModuleType, pathlib.PurePath, tf.data.Dataset, io.IOBase)
+_MAX_DEPTH = 20
+# A larger array that existed before training is data, not state.
+_MAX_ARRAY_BYTES = 2**24
 
 
 class NotPlain(TypeError):
-    """A value that is not made of numbers, text and arrays."""
+    """Raised for a value that is not made of numbers, text and arrays."""
 
 
 def by_name(callbacks):
-    """Names for callbacks that another run with the same list gives too.
+    """Names callbacks so that another run with the same list uses the same names.
 
     Args:
         callbacks: List of Keras callbacks.
 
     Returns:
-        Dictionary from a name to a callback.
+        A dictionary from names to callbacks.
 
     Example:
 
     >>> list(by_name([keras.callbacks.EarlyStopping(), keras.callbacks.EarlyStopping()]))
     ['EarlyStopping#0', 'EarlyStopping#1']
     """
-    counts, named = collections.Counter(), {}
+    counts, names = collections.Counter(), {}
     for callback in callbacks:
         kind = type(callback).__name__
-        named[f"{kind}#{counts[kind]}"] = callback
+        names[f"{kind}#{counts[kind]}"] = callback
         counts[kind] += 1
-    return named
+    return names
 
 
 class Memory:
-    """Reads what a callback remembers, and gives it back.
+    """Reads and restores the state of a callback.
 
-    `get_state()` and `set_state(state)` of the callback do it if it has both. Else it is attributes: a table of those
-    of Keras' own callbacks; of a class of the user's own, all that it sets and that are plain: numbers, text, arrays,
-    variables, and containers of them. Attributes with the name of an argument of its constructor are settings of the
-    new run, unless they have changed since training began.
+    A callback with `get_state()` and `set_state(state)` does this itself. Otherwise the state consists of attributes.
+    Those of Keras' callbacks are listed in a table. Of a user's class, all attributes made of numbers, text, arrays,
+    variables and containers of them are state. Attributes named like a constructor argument are settings of the new
+    run, unless they have changed since training started.
 
     Args:
         callback: `keras.callbacks.Callback`.
-        model: The model that is trained, which nobody needs to save twice; or None.
+        model: `keras.Model` that is trained, whose layers are not saved again; or None.
 
     Raises:
-        ValueError: If the callback has one of the two functions only.
+        ValueError: If the callback has only one of `get_state` and `set_state`.
     """
 
     def __init__(self, callback, model=None):
@@ -84,52 +79,53 @@ class Memory:
         functions = [callable(getattr(callback, name, None)) for name in ("get_state", "set_state")]
         if any(functions) and not all(functions):
             raise ValueError(
-                "A callback that keeps its own state needs both `get_state()` and `set_state(state)`. Received: "
-                f"{type(callback).__name__} with one of them."
+                "A callback that manages its own state needs both `get_state()` and `set_state(state)`. Received: "
+                f"{type(callback).__name__} with only one of them. Add the other method."
             )
-        self._by_itself = all(functions)
-        classes = [one for one in type(callback).__mro__ if one is not object]
-        known = [one for one in classes if one.__module__.split(".")[0] in _KNOWN_PACKAGES]
-        self._listed = [name for one in known for name in _ATTRIBUTES.get(one.__name__, ())]
-        self._owned = {"params", "_model", "model", *(name for one in known for name in _names_in(one))}
-        own = [one for one in classes if one not in known]
-        self._users = bool(own)
-        self._arguments = {name for one in own for name in _arguments_of(one)}
+        self._manages_state = all(functions)
+        classes = [cls for cls in type(callback).__mro__ if cls is not object]
+        library_classes = [cls for cls in classes if cls.__module__.split(".")[0] in _LIBRARIES]
+        user_classes = [cls for cls in classes if cls not in library_classes]
+        self._state_attributes = [name for cls in library_classes for name in _ATTRIBUTES.get(cls.__name__, ())]
+        mentioned = [name for cls in library_classes for name in _names_in(cls)]
+        self._library_attributes = {*keras_internals.CALLBACK_ATTRIBUTES, *mentioned}
+        self._is_users = bool(user_classes)
+        self._arguments = {name for cls in user_classes for name in _arguments_of(cls)}
         self._before = dict(vars(callback))
 
     def read(self):
-        """What the callback remembers.
+        """Returns the state of the callback.
 
         Returns:
-            The triple `(state, arrays, left_out)`: what JSON can hold, a list of the arrays that it counts, and the
-            attributes that may matter and cannot be saved, a list of strings.
+            The triple `(state, arrays, left_out)`: a JSON-serializable state, the list of arrays that it refers to by
+            number, and a list of strings that describe attributes that may be state and cannot be saved.
 
         Raises:
-            NotPlain: If `get_state` gives something else than numbers, text and arrays.
+            NotPlain: If `get_state` returns anything but numbers, text and arrays.
         """
         arrays = []
-        if self._by_itself:
+        if self._manages_state:
             return encode(self.callback.get_state(), arrays), arrays, []
         state, left_out = {}, []
         for name in self._names():
             value = getattr(self.callback, name)
             try:
-                found = []
-                state[name] = encode(value, found, len(arrays))
-                arrays += found
+                own_arrays = []
+                state[name] = encode(value, own_arrays, len(arrays))
+                arrays += own_arrays
             except NotPlain:
                 if self._may_matter(value):
                     left_out.append(f"{type(self.callback).__name__}.{name} ({type(value).__name__})")
         return state, arrays, left_out
 
     def write(self, state, arrays):
-        """Gives a callback what `read` gave.
+        """Restores the state that `read` returned.
 
         Args:
-            state: What JSON can hold.
-            arrays: List of arrays.
+            state: JSON-serializable state.
+            arrays: List of arrays that the state refers to.
         """
-        if self._by_itself:
+        if self._manages_state:
             self.callback.set_state(decode(state, arrays))
             return
         for name, value in state.items():
@@ -137,7 +133,7 @@ class Memory:
             if isinstance(current, (keras.Variable, tf.Variable)):
                 current.assign(value)
             elif isinstance(current, dict) and type(current) is not dict:
-                # One with a default value, or that counts.
+                # A `defaultdict` or `Counter`: decoding would turn it into a plain dictionary.
                 current.clear()
                 current.update(value)
             else:
@@ -145,41 +141,42 @@ class Memory:
 
     def _names(self):
         attributes = vars(self.callback)
-        users = [name for name in attributes if name not in self._owned] if self._users else []
-        return [name for name in self._listed if name in attributes] + [name for name in users if self._remembers(name)]
+        users = [name for name in attributes if name not in self._library_attributes] if self._is_users else []
+        names = [name for name in self._state_attributes if name in attributes]
+        return names + [name for name in users if self._is_state(name)]
 
-    def _remembers(self, name):
+    def _is_state(self, name):
         value = vars(self.callback)[name]
-        known = name in self._before
-        if known and value is self._before[name] and getattr(value, "nbytes", 0) > _LARGE:
+        existed = name in self._before
+        if existed and value is self._before[name] and getattr(value, "nbytes", 0) > _MAX_ARRAY_BYTES:
             return False
         if name not in self._arguments:
             return True
-        return known and isinstance(value, _PLAIN) and value != self._before[name]
+        return existed and isinstance(value, _PLAIN) and value != self._before[name]
 
     def _may_matter(self, value):
         if isinstance(value, (list, tuple)):
-            return any(self._may_matter(one) for one in value)
+            return any(self._may_matter(item) for item in value)
         if isinstance(value, dict):
-            return any(self._may_matter(one) for one in value.values())
-        return not isinstance(value, (*_PLAIN, *_NO_MEMORY)) and not any(value is part for part in self._parts)
+            return any(self._may_matter(item) for item in value.values())
+        return not isinstance(value, (*_PLAIN, *_STATELESS)) and not any(value is part for part in self._parts)
 
 
 def encode(value, arrays, first=0, depth=0):
-    """A value as JSON can hold it, and its arrays.
+    """Converts a value to a JSON-serializable one and a list of arrays.
 
     Args:
-        value: None, booleans, numbers, strings, bytes, arrays, tensors, variables, and lists, tuples, sets, deques and
-            dictionaries of them.
-        arrays: List to which the arrays are added.
-        first: Number of the first of them.
-        depth: How many containers it is in.
+        value: None, a boolean, number, string, bytes, array, tensor or variable, or a list, tuple, set, deque or
+            dictionary of such values.
+        arrays: List to which arrays are appended.
+        first: Number of the first array in the list.
+        depth: Number of containers around the value.
 
     Returns:
-        What JSON can hold.
+        A JSON-serializable value, which refers to arrays by number.
 
     Raises:
-        NotPlain: If there is anything else in it.
+        NotPlain: If the value contains anything else.
 
     Example:
 
@@ -194,7 +191,7 @@ def encode(value, arrays, first=0, depth=0):
     kind = type(value)
     if kind in _PLAIN:
         return value
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         raise NotPlain("nested too deeply")
     for name, container in _CONTAINERS.items():
         if kind is container:
@@ -211,20 +208,20 @@ def encode(value, arrays, first=0, depth=0):
 
 
 def decode(value, arrays):
-    """What was given to `encode`.
+    """Reverses `encode`.
 
     Args:
-        value: What it gave.
-        arrays: List of its arrays.
+        value: Return value of `encode`.
+        arrays: List of arrays that the value refers to.
 
     Returns:
-        The value, but dictionaries of all kinds as plain ones and variables as arrays.
+        The original value, with dictionaries of all kinds as plain dictionaries and variables as arrays.
     """
     if not isinstance(value, dict):
         return value
     if "array" in value:
         array = arrays[value["array"]]
-        # NumPy has no name for bfloat16, and reads it as bytes.
+        # NumPy does not know bfloat16 and loads it as bytes.
         array = array.view(tf.as_dtype(value["dtype"]).as_numpy_dtype) if array.dtype.kind == "V" else array
         if value.get("tensor"):
             return tf.constant(array)
@@ -241,7 +238,7 @@ def decode(value, arrays):
 
 def _encode_array(value, arrays, first):
     kind = "tensor" if isinstance(value, tf.Tensor) else "scalar" if isinstance(value, np.generic) else "plain"
-    # A copy: the callback may go on counting in it while the checkpoint is written.
+    # Copy, because the callback may change the array while the checkpoint is written.
     array = np.array(value if isinstance(value, (np.ndarray, np.generic)) else keras.ops.convert_to_numpy(value))
     if array.dtype.kind in "OMm":
         raise NotPlain(f"an array of {array.dtype}")
@@ -250,7 +247,7 @@ def _encode_array(value, arrays, first):
 
 
 def _names_in(cls):
-    """The attributes that the code of a class mentions."""
+    """Returns the names of attributes that the methods of a class mention."""
     codes = (getattr(inspect.unwrap(item), "__code__", None) for item in vars(cls).values() if callable(item))
     return {name for code in codes if code for name in code.co_names}
 

@@ -1,19 +1,21 @@
-"""Records of a run."""
+"""Logging of metrics to a file."""
 
 import json
-import os
 import pathlib
 
 import keras
 
 from keras_barlow import distribution
+from keras_barlow.whole_files import replacing
 
 
 class MetricsLog(keras.callbacks.Callback):
-    """Writes one JSON line an epoch: `epoch` (from 1) and the logs. Of several workers the chief writes.
+    """Writes one line of JSON per epoch with the number of the epoch, from 1, and its logs.
+
+    With several workers, only the chief writes.
 
     Args:
-        path: File to write. An existing one is continued; the lines of epochs that are trained again are replaced.
+        path: File to write. Lines are appended to an existing file, and lines of epochs that are repeated are replaced.
 
     Example:
 
@@ -23,15 +25,15 @@ class MetricsLog(keras.callbacks.Callback):
     def __init__(self, path):
         super().__init__()
         self.path = path
-        self._begun = False
+        self._trimmed = False
 
     def on_train_begin(self, logs=None):
-        self._begun = False
+        self._trimmed = False
 
     def on_epoch_begin(self, epoch, logs=None):
-        if not self._begun and distribution.is_chief(self.model.distribute_strategy):
-            self._keep_lines_until(epoch)
-        self._begun = True
+        if not self._trimmed and distribution.is_chief(self.model.distribute_strategy):
+            self._drop_lines_after(epoch)
+        self._trimmed = True
 
     def on_epoch_end(self, epoch, logs=None):
         if not distribution.is_chief(self.model.distribute_strategy):
@@ -40,19 +42,18 @@ class MetricsLog(keras.callbacks.Callback):
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def _keep_lines_until(self, epoch):
+    def _drop_lines_after(self, epoch):
         path = pathlib.Path(self.path)
         if not path.exists():
             return
         kept = [line for line in path.read_text(encoding="utf-8").splitlines(True) if _epoch_of(line) <= epoch]
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        unfinished.write_text("".join(kept), encoding="utf-8")
-        os.replace(unfinished, path)
+        with replacing(path) as unfinished:
+            unfinished.write_text("".join(kept), encoding="utf-8")
 
 
 def _epoch_of(line):
     try:
         return json.loads(line)["epoch"]
-    # A line that was being written when its process was killed.
+    # The process was killed while writing this line.
     except (ValueError, KeyError, TypeError):
         return float("inf")

@@ -1,19 +1,18 @@
-"""Online probes: what the features are good for, and whether they collapse, while they are learnt."""
+"""Online probes of the quality and the collapse of features during training."""
 
 import keras
 import numpy as np
 from absl import logging
 
 from keras_barlow import data, evaluation, labels
-from keras_barlow.evaluation import features as checks
-from keras_barlow.evaluation.knn import check_votes
+from keras_barlow.evaluation.input_checks import check_images, check_votes, checked_feature_sets
 
-# Of data.Images the monitor takes so many, evenly over the collection.
+# Number of images that the collapse monitor samples evenly from data.Images.
 _MONITORED = 1024
 
 
 class _Probe(keras.callbacks.Callback):
-    """Something that is measured at the end of every so many epochs, and of the last.
+    """A measurement at the end of every `every` epochs and of the last epoch.
 
     Args:
         every: Number of epochs between two measurements.
@@ -26,10 +25,10 @@ class _Probe(keras.callbacks.Callback):
         self.every = every
 
     def set_model(self, model):
-        """Keras calls this before it trains, so what the encoder cannot take is refused here."""
+        """Checks the images before training, when Keras sets the model."""
         super().set_model(model)
         for name, images in self.probed().items():
-            checks.check_images(images, model, name)
+            check_images(images, model, name)
 
     def on_epoch_end(self, epoch, logs=None):
         last = epoch + 1 == self.params.get("epochs")
@@ -37,55 +36,56 @@ class _Probe(keras.callbacks.Callback):
             self.measure(logs)
 
     def probed(self):
-        """The images that are measured on, by the name of their argument."""
+        """Returns a dictionary from argument names to the images to measure on."""
         raise NotImplementedError
 
     def measure(self, logs):
-        """Adds to the logs."""
+        """Adds the measurement to the logs."""
         raise NotImplementedError
 
 
-class _LabelledProbe(_Probe):
-    """A probe of the features of labeled images."""
+class _LabeledProbe(_Probe):
+    """A probe that needs the features of labeled images."""
 
     def __init__(self, train, test, every, batch_size):
         super().__init__(every)
         images, numbers = _pair(train, "train")
-        # With one class every answer is right.
+        # With a single class, every prediction would be correct.
         self.train = images, labels.checked_labels(numbers, _count(images), "train", least_classes=2)
         images, numbers = _pair(test, "test")
         self.test = images, labels.checked_test_labels(numbers, self.train[1], _count(images), "test")
         for name, images in self.probed().items():
-            checks.check_images(images, name=name)
+            check_images(images, name=name)
         self.batch_size = batch_size
 
     def probed(self):
         return {"train": self.train[0], "test": self.test[0]}
 
     def features(self):
-        """The features of the training images, their labels, and the features of the test images."""
-        features = [evaluation.extract_features(self.model, one, self.batch_size) for one in self.probed().values()]
-        return checks.checked_features(features[0], self.train[1], features[1])
+        """Returns the training features, the training labels and the test features."""
+        images = self.probed().values()
+        features = [evaluation.extract_features(self.model, part, self.batch_size) for part in images]
+        return checked_feature_sets(features[0], self.train[1], features[1])
 
 
-class KNNProbe(_LabelledProbe):
-    """Adds the weighted k-NN accuracy of the frozen features to the logs, as `knn_top1`.
+class KNNProbe(_LabeledProbe):
+    """Logs the weighted k-NN accuracy of the frozen features as `knn_top1`.
 
-    Labels serve this measurement only; nothing of it reaches the training.
+    Labels are used for this measurement only, never for training.
 
     Args:
-        train: The bank: `data.Images` with labels, or a pair `(images, labels)` with images as an array, as
-            `data.Images` or as a batched `tf.data.Dataset` in the order of the labels. Of `data.Images` the centers are
-            taken.
-        test: Images to classify, given in the same way.
-        k: Number of neighbours.
+        train: Images of the bank: `data.Images` with labels, or a pair `(images, labels)`. The images of a pair are an
+            array, `data.Images`, or a batched `tf.data.Dataset` in the order of the labels. `data.Images` are
+            center-cropped.
+        test: Images to classify: `data.Images` with labels, or a pair `(images, labels)`.
+        k: Number of neighbors.
         temperature: Softmax temperature of the votes.
-        every: Epochs between two probes; the last epoch of `fit` is always probed.
-        batch_size: Images at a time in the feature extraction.
+        every: Number of epochs between two probes. The last epoch of `fit` is always probed.
+        batch_size: Images per batch during feature extraction.
 
     Raises:
-        ValueError: If labels are missing or wrong, images and labels differ in number, the bank has fewer than `k`
-            images, or `every` is below 1; and before `fit` trains, if the encoder takes images of another size.
+        ValueError: If labels are missing or invalid, the numbers of images and labels differ, the bank has fewer than
+            `k` images, or `every` is below 1. At the start of `fit`, if the images have the wrong size.
 
     Example:
 
@@ -104,25 +104,25 @@ class KNNProbe(_LabelledProbe):
         logs["knn_top1"] = evaluation.knn_accuracy(train, train_labels, test, self.test[1], self.k, self.temperature)
 
 
-class LinearProbe(_LabelledProbe):
-    """Adds the accuracy of a linear head that is trained beside the encoder to the logs: `linear_top1`, `linear_top5`.
+class LinearProbe(_LabeledProbe):
+    """Trains a linear head alongside the encoder and logs its accuracy as `linear_top1` and `linear_top5`.
 
-    The head sees frozen features only, in inference mode, and goes on from one measurement to the next; nothing of it
-    reaches the encoder. `Checkpoints` save it.
+    The head is trained on frozen features in inference mode and does not affect the encoder. It keeps its weights
+    between measurements, and `Checkpoints` saves them.
 
     Args:
-        train: Images to train the head on: `data.Images` with labels, or a pair `(images, labels)` with images as an
-            array, as `data.Images` or as a batched `tf.data.Dataset` in the order of the labels. Of `data.Images` the
-            centers are taken.
-        test: Images to classify, given in the same way.
-        passes: Passes over the training features each time.
-        learning_rate: Learning rate of the head: Adam on standardized features.
-        every: Epochs between two measurements; the last epoch of `fit` is always one.
-        batch_size: Images at a time in the feature extraction, and rows in a step of the head.
+        train: Images to train the head on: `data.Images` with labels, or a pair `(images, labels)`. The images of a
+            pair are an array, `data.Images`, or a batched `tf.data.Dataset` in the order of the labels. `data.Images`
+            are center-cropped.
+        test: Images to classify: `data.Images` with labels, or a pair `(images, labels)`.
+        passes: Number of passes over the training features per measurement.
+        learning_rate: Learning rate of Adam, which trains the head on standardized features.
+        every: Number of epochs between two measurements. The last epoch of `fit` is always measured.
+        batch_size: Images per batch during feature extraction, and rows per training step of the head.
 
     Raises:
-        ValueError: If labels are missing or wrong, images and labels differ in number, or `every` or `passes` is
-            below 1; and before `fit` trains, if the encoder takes images of another size.
+        ValueError: If labels are missing or invalid, the numbers of images and labels differ, or `every` or `passes` is
+            below 1. At the start of `fit`, if the images have the wrong size.
 
     Example:
 
@@ -139,14 +139,14 @@ class LinearProbe(_LabelledProbe):
         self._head = None
 
     def get_state(self):
-        """The head, for `Checkpoints`."""
+        """Returns the state of the head, for `Checkpoints`."""
         return None if self._head is None else dict(vars(self._head))
 
     def set_state(self, state):
-        """Goes on with the head of `get_state`.
+        """Restores the head from `get_state`.
 
         Args:
-            state: What it gave.
+            state: Return value of `get_state`.
         """
         if state is None:
             self._head = None
@@ -158,7 +158,7 @@ class LinearProbe(_LabelledProbe):
     def measure(self, logs):
         train, train_labels, test = self.features()
         mean, deviation = _moments(train)
-        train, test = ((one - mean) / deviation for one in (train, test))
+        train, test = ((features - mean) / deviation for features in (train, test))
         if self._head is None:
             self._head = _Softmax(train.shape[1], int(train_labels.max()) + 1, self.learning_rate)
         for _ in range(self.passes):
@@ -169,37 +169,37 @@ class LinearProbe(_LabelledProbe):
 
 
 def _moments(features):
-    """Mean and deviation of each feature; the deviation 1 for those that are constant up to the rounding of float32.
+    """Returns the mean and standard deviation of each feature, with 1 for the deviation of constant features.
 
-    To divide by next to nothing would blow up the least difference in the test images.
+    Dividing by the rounding error of a constant feature would amplify tiny differences in the test images.
     """
     mean, deviation = features.mean(axis=0, dtype="float64"), features.std(axis=0, dtype="float64")
     constant = deviation <= 10 * np.finfo("float32").eps * np.abs(mean)
     return mean, np.where(constant, 1.0, deviation + 1e-6)
 
 
-def _pair(given, name):
-    """Images and labels."""
-    if isinstance(given, data.Images):
-        return given, given.labels
-    if isinstance(given, (tuple, list)) and len(given) == 2:
-        return tuple(given)
-    checks.check_images(given, name=name)
+def _pair(argument, name):
+    """Returns the pair `(images, labels)`."""
+    if isinstance(argument, data.Images):
+        return argument, argument.labels
+    if isinstance(argument, (tuple, list)) and len(argument) == 2:
+        return tuple(argument)
+    check_images(argument, name=name)
     raise ValueError(
         "A probe needs images and their labels. "
-        f"Received: {type(given).__name__} for `{name}`. Pass (images, labels), or data.Images with labels."
+        f"Received: {type(argument).__name__} for `{name}`. Pass (images, labels), or data.Images with labels."
     )
 
 
 def _count(images):
-    """Number of images where it is known without reading them, or None."""
+    """Returns the number of images if it is known without reading them, else None."""
     if isinstance(images, data.Images) or hasattr(images, "shape"):
         return len(images)
     return None
 
 
 class _Softmax:
-    """Softmax regression by Adam, in NumPy: a model of Keras' own would be traced inside of a strategy."""
+    """Softmax regression trained with Adam, in NumPy because a Keras model would be traced under a strategy."""
 
     def __init__(self, features, classes, learning_rate):
         self.weights = np.zeros((features + 1, classes))
@@ -211,15 +211,15 @@ class _Softmax:
         return features @ self.weights[:-1] + self.weights[-1]
 
     def train(self, features, labels, batch_size):
-        """One pass, in an order of its own."""
+        """Trains for one pass over the rows in a random order."""
         order = np.random.default_rng(self.steps).permutation(len(labels))
         for start in range(0, len(labels), batch_size):
             rows = order[start : start + batch_size]
             scores = self.scores(features[rows])
-            share = np.exp(scores - scores.max(axis=1, keepdims=True))
-            share /= share.sum(axis=1, keepdims=True)
-            share[np.arange(len(rows)), labels[rows]] -= 1.0
-            gradient = np.concatenate([features[rows].T @ share, share.sum(axis=0, keepdims=True)]) / len(rows)
+            error = np.exp(scores - scores.max(axis=1, keepdims=True))
+            error /= error.sum(axis=1, keepdims=True)
+            error[np.arange(len(rows)), labels[rows]] -= 1.0
+            gradient = np.concatenate([features[rows].T @ error, error.sum(axis=0, keepdims=True)]) / len(rows)
             self.steps += 1
             for index, (value, keep) in enumerate(((gradient, 0.9), (gradient**2, 0.999))):
                 self.moments[index] = keep * self.moments[index] + (1 - keep) * value
@@ -228,23 +228,23 @@ class _Softmax:
 
 
 class CollapseMonitor(_Probe):
-    """Adds to the logs how far the embeddings are from collapse, and warns where they are near, with what to try.
+    """Logs measures of collapse, and warns with a remedy if the embeddings have nearly collapsed.
 
-    `embedding_deviation`, `effective_rank` and `mean_correlation`: see `evaluation`. Embeddings of the same images
-    every time, as they are, in inference mode.
+    The logs are `embedding_deviation`, `effective_rank` and `mean_correlation`, see `evaluation`. They are measured in
+    inference mode on the same images every time, without augmentation.
 
     Args:
-        images: Some hundred images, more than embeddings have features for a full rank: an array, a batched
-            `tf.data.Dataset`, or `data.Images`, of which up to 1,024 centers are taken. A pair
-            `(images, labels)`, as other probes take it, also works; its labels are ignored.
-        every: Epochs between two measurements; the last epoch of `fit` is always one.
-        least_deviation: Below it a warning says that all images have the same embedding. This loss does not see the
-            mean of the embeddings, so that 0.05 is no sign of a collapse yet.
-        least_rank: Share of the possible rank below which a warning says that few directions are used.
+        images: Several hundred images, as an array, a batched `tf.data.Dataset`, or `data.Images`, of which up to 1,024
+            are sampled and center-cropped. The embeddings can reach full rank only with more images than features. A
+            pair `(images, labels)` also works; its labels are ignored.
+        every: Number of epochs between two measurements. The last epoch of `fit` is always measured.
+        least_deviation: `embedding_deviation` below which a warning reports a collapse to a point. The loss of Barlow
+            Twins does not depend on the mean of the embeddings, so 0.05 is not yet a sign of collapse.
+        least_rank: Fraction of the largest possible rank below which a warning reports a low rank.
 
     Raises:
-        ValueError: For fewer than 2 images, or if `every` is below 1; and before `fit` trains, if the encoder takes
-            images of another size.
+        ValueError: If there are fewer than 2 images or `every` is below 1. At the start of `fit`, if the images have
+            the wrong size.
 
     Example:
 
@@ -255,10 +255,10 @@ class CollapseMonitor(_Probe):
         super().__init__(every)
         if isinstance(images, (tuple, list)) and len(images) == 2:
             images = images[0]
-        checks.check_images(images)
+        check_images(images)
         count = _count(images)
         if count is not None and count < 2:
-            raise ValueError(f"`images` must be at least 2. Received: {count}")
+            raise ValueError(f"`images` must be at least 2 images. Received: {count}. Pass several hundred images.")
         if isinstance(images, data.Images):
             images = data.ArrayImages(images.sample(_MONITORED)[0])
         self.images = images
@@ -279,8 +279,8 @@ class CollapseMonitor(_Probe):
         possible = min(len(embeddings) - 1, embeddings.shape[1])
         if values["embedding_deviation"] < self.least_deviation:
             logging.warning(
-                "The embeddings collapse to a point: their deviation is %.3f of 1. Warm the learning rate up for "
-                "longer or lower it, and keep the batch normalisation of the projector.",
+                "The embeddings collapse to a point: their deviation is %.3f of 1. Lower the learning rate or use a "
+                "longer warmup, and keep the batch normalization of the projector.",
                 values["embedding_deviation"],
             )
         elif values["effective_rank"] < self.least_rank * possible:

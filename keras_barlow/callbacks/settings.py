@@ -1,4 +1,4 @@
-"""What a run was started with, and what another run changes of it."""
+"""The settings of a run, and how those of a resumed run differ."""
 
 import json
 import weakref
@@ -8,31 +8,31 @@ import numpy as np
 
 from keras_barlow import keras_internals
 
-# The weights of networks are in the checkpoint, and their shapes are compared there.
+# A checkpoint holds the weights of the networks, whose shapes are compared when they are restored.
 _NOT_SETTINGS = ("name", "trainable", "dtype", "encoder", "projector", "predictor")
-# Names and places of classes say nothing of the training. The seed of the views comes from the checkpoint.
+# Names and modules of classes do not affect training. The seed of the views comes from the checkpoint.
 _IGNORED = ("name", "module", "registered_name", "build_config", "seed", "shared_object_id")
 _MISSING = "none"
 
-# What an optimizer was compiled with, and the rates that the last run has left it with.
-_left = weakref.WeakKeyDictionary()
+# From an optimizer to its settings at compile time and at the end of the last run.
+_last_runs = weakref.WeakKeyDictionary()
 
 
 def settings_of(model):
-    """What the training depends on besides weights and data, as text and numbers.
+    """Returns the settings that training depends on, besides weights and data.
 
     Args:
         model: Compiled `BarlowTwins`.
 
     Returns:
-        A dictionary that JSON can hold: `optimizer` (the name of its class), `optimizer_config` and `model`.
+        A JSON-serializable dictionary with `optimizer` (the name of its class), `optimizer_config` and `model`.
     """
     optimizer = model.optimizer
     config = _config_of(optimizer)
-    if optimizer in _left:
-        compiled_with, left_with = _left[optimizer]
-        # A callback has changed the rates since, unless they are no longer as the last run has left them.
-        config = compiled_with if config == left_with else config
+    if optimizer in _last_runs:
+        compiled_config, last_config = _last_runs[optimizer]
+        # If only callbacks have changed the rates since then, the original settings still apply.
+        config = compiled_config if config == last_config else config
     layers = [layer for part in (model.encoder, model.projector) for layer in keras_internals.flat_layers(part)]
     settings = {
         "optimizer": class_of(optimizer),
@@ -45,18 +45,18 @@ def settings_of(model):
     return json.loads(json.dumps(settings, default=str))
 
 
-def leave(model, settings):
-    """Remembers at the end of a run what its optimizer was compiled with.
+def record_end_of_run(model, settings):
+    """Records at the end of a run the settings that its optimizer was compiled with.
 
     Args:
         model: Compiled `BarlowTwins`.
-        settings: `settings_of` at the beginning.
+        settings: Return value of `settings_of` at the start of the run.
     """
-    _left[model.optimizer] = settings["optimizer_config"], json.loads(json.dumps(_config_of(model.optimizer)))
+    _last_runs[model.optimizer] = settings["optimizer_config"], json.loads(json.dumps(_config_of(model.optimizer)))
 
 
 def class_of(optimizer):
-    """The name of an optimizer's class, with that of the optimizer inside.
+    """Returns the name of an optimizer's class, with the classes of the optimizers inside it.
 
     Args:
         optimizer: `keras.optimizers.Optimizer`.
@@ -69,38 +69,38 @@ def class_of(optimizer):
     >>> class_of(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()))
     'LossScaleOptimizer(SGD)'
     """
-    inner = [optimizer.inner_optimizer] if hasattr(optimizer, "inner_optimizer") else []
-    inner += getattr(optimizer, "optimizers", [])
-    names = ", ".join(class_of(one) for one in inner)
+    inner_optimizers = [optimizer.inner_optimizer] if hasattr(optimizer, "inner_optimizer") else []
+    inner_optimizers += getattr(optimizer, "optimizers", [])
+    names = ", ".join(map(class_of, inner_optimizers))
     return type(optimizer).__name__ + (f"({names})" if names else "")
 
 
-def changes(saved, now):
-    """What differs, by name.
+def changes(saved, current):
+    """Compares two settings.
 
     Args:
-        saved: Part of the `settings_of` one run.
-        now: That part of the other run's settings.
+        saved: Settings of the original run, or a part of them.
+        current: Settings of the current run, or the same part of them.
 
     Returns:
-        Dictionary from a name to `old -> new`, a string.
+        A dictionary from the names of settings that differ to strings `old -> new`.
 
     Example:
 
     >>> changes({"learning_rate": 0.5, "momentum": 0.9}, {"learning_rate": 0.001, "momentum": 0.9})
     {'learning_rate': '0.5 -> 0.001'}
     """
-    return dict(_differences("", saved, now))
+    return dict(_differences("", saved, current))
 
 
 def _config_of(optimizer, prefix=""):
-    """The arguments of an optimizer and of those inside it, in one dictionary."""
+    """Returns the arguments of an optimizer and of the optimizers inside it in one dictionary."""
     if hasattr(optimizer, "inner_optimizer"):
         own = {"dynamic_growth_steps": optimizer.dynamic_growth_steps, "initial_scale": optimizer.initial_scale}
         inner = _config_of(optimizer.inner_optimizer, prefix)
         return {**{f"{prefix}{name}": value for name, value in own.items()}, **inner}
     if hasattr(optimizer, "optimizers"):
-        parts = [_config_of(one, f"{prefix}{number}.") for number, one in enumerate(optimizer.optimizers)]
+        parts = [_config_of(inner, f"{prefix}{number}.") for number, inner in enumerate(optimizer.optimizers)]
         return {name: value for part in parts for name, value in part.items()}
     config = _serialized(optimizer)
     config = config.get("config", {}) if isinstance(config, dict) else {}
@@ -110,7 +110,7 @@ def _config_of(optimizer, prefix=""):
 def _serialized(value):
     try:
         return keras.saving.serialize_keras_object(value)
-    # A class of the user's own without `get_config`, or whose arguments Keras cannot write down.
+    # A user's class without `get_config`, or with arguments that Keras cannot serialize.
     except (NotImplementedError, TypeError, ValueError, AttributeError):
         return type(value).__name__
 

@@ -1,4 +1,4 @@
-"""The one room that names `tf.distribute`: which replicas there are, and what they exchange."""
+"""Replicas and workers: the only package that uses `tf.distribute`."""
 
 from keras_barlow.distribution.replicas import (
     all_finite,

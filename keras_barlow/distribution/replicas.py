@@ -1,26 +1,25 @@
-"""What happens inside a replica, and the gradient contract.
+"""Collectives inside a replica, and the gradient contract.
 
-The loss of Barlow Twins is a function of the WHOLE global batch: its standardisation and its
-cross-correlation see every replica's rows. A training step therefore keeps three things apart:
+The loss of Barlow Twins depends on the WHOLE global batch, because its standardization and its cross-correlation use
+the rows of all replicas. A training step therefore has three separate parts:
 
-1. forward: each replica computes its embeddings `z_a, z_b` under the tape, one pass per view;
-2. loss: the replicas gather their embeddings, or sum the cross-correlation matrix, whichever is cheaper. Each
-   computes the value, which is the same everywhere, and its exact gradient with respect to its OWN rows,
-   `dz_a, dz_b`, with plain arithmetic (`losses`). No collective is ever differentiated, so there is no factor
-   of the replica count to get wrong;
-3. backward: each replica carries its `dz` to the weights, and the optimizer SUMS over replicas. That sum
-   is the gradient of the single-device run on the global batch. Whatever every replica adds on its own,
-   weight regularisers for example, enters with weight `1 / replica_count()`.
+1. Forward: each replica computes its embeddings `z_a, z_b` under the tape, with one pass per view.
+2. Loss: the replicas gather their embeddings, or sum the cross-correlation matrix, whichever is cheaper. Each replica
+   computes the value, which is the same everywhere, and the exact gradient `dz_a, dz_b` with respect to its OWN rows
+   in plain arithmetic (`losses`). No collective is differentiated, so no factor of the replica count can go wrong.
+3. Backward: each replica propagates its `dz` to the weights, and the optimizer SUMS the gradients over replicas. The
+   sum equals the gradient of a single-device run on the global batch. Terms that every replica adds on its own, such
+   as weight regularizers, are scaled by `1 / replica_count()`.
 
-Rows per replica may differ: offsets come from gathered sizes. The helpers below are identities on one
-replica, with no collective behind them.
+Replicas may have different numbers of rows, because offsets come from gathered sizes. On one replica, the functions
+below are identities without collectives.
 """
 
 import tensorflow as tf
 
 
 def replica_count():
-    """Number of replicas of the strategy in scope, 1 without one.
+    """Returns the number of replicas of the strategy in scope, 1 without a strategy.
 
     Returns:
         A Python integer.
@@ -34,42 +33,42 @@ def replica_count():
 
 
 def gather_rows(x):
-    """All replicas' rows of `x`, in replica order. Not differentiable across replicas, by contract.
+    """Gathers the rows of `x` from all replicas, in replica order. Gradients do not cross replicas, by contract.
 
     Args:
-        x: Tensor `(n, ...)`; `n` may differ between replicas.
+        x: Tensor `(n, ...)`, where `n` may differ between replicas.
 
     Returns:
-        Tensor `(N, ...)`, the same on every replica.
+        Tensor `(N, ...)`, equal on all replicas.
     """
     context = _replica_context()
     if context is None:
         return x
-    # The collective forgets the static shape of a row.
+    # The collective loses the static shape of a row.
     return tf.ensure_shape(context.all_gather(tf.stop_gradient(x), axis=0), (None, *x.shape[1:]))
 
 
 def sum_over_replicas(x):
-    """The sum of `x` over the replicas.
+    """Sums `x` over the replicas.
 
     Args:
         x: Tensor of the same shape on every replica.
 
     Returns:
-        Tensor of that shape, the same on every replica.
+        Tensor of the same shape, equal on all replicas.
     """
     context = _replica_context()
     return x if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, x)
 
 
 def sum_on_first_replica(x):
-    """The sum of `x` over the replicas on the first one, and zeros on the others.
+    """Sums `x` over the replicas. The first replica gets the sum, the others get zeros.
 
     Args:
         x: Tensor of the same shape on every replica.
 
     Returns:
-        Tensor of that shape.
+        Tensor of the same shape.
     """
     context = _replica_context()
     if context is None:
@@ -79,26 +78,26 @@ def sum_on_first_replica(x):
 
 
 def all_finite(tensors):
-    """Whether every number of every tensor is finite on every replica.
+    """Returns whether all values of all tensors are finite on all replicas.
 
     Args:
         tensors: List of float tensors.
 
     Returns:
-        A scalar boolean tensor, the same on every replica.
+        A scalar boolean tensor, equal on all replicas.
     """
-    broken = [tf.reduce_any(tf.logical_not(tf.math.is_finite(tensor))) for tensor in tensors]
-    return tf.equal(sum_over_replicas(tf.cast(tf.reduce_any(broken), tf.float32)), 0.0)
+    nonfinite = [tf.reduce_any(tf.logical_not(tf.math.is_finite(tensor))) for tensor in tensors]
+    return tf.equal(sum_over_replicas(tf.cast(tf.reduce_any(nonfinite), tf.float32)), 0.0)
 
 
 def row_counts(count):
-    """The numbers of rows of all replicas.
+    """Returns the number of rows on each replica.
 
     Args:
         count: Number of rows on this replica, an integer or a scalar integer tensor.
 
     Returns:
-        int32 tensor `(replicas,)`, the same on every replica.
+        int32 tensor `(replicas,)`, equal on all replicas.
     """
     own = tf.reshape(tf.cast(count, tf.int32), (1,))
     context = _replica_context()
@@ -106,53 +105,53 @@ def row_counts(count):
 
 
 def own_rows(count):
-    """Where this replica's rows lie in the global batch.
+    """Returns the position of this replica's rows in the global batch.
 
     Args:
         count: Number of rows on this replica, an integer or a scalar integer tensor.
 
     Returns:
-        The pair `(offset, total)`.
+        The pair `(offset, total)`: the number of rows before this replica's rows, and of all rows.
     """
     context = _replica_context()
     if context is None:
         return 0, count
     if isinstance(context.strategy, tf.distribute.TPUStrategy):
-        # Compiled for a TPU, every replica has the same number of rows, known while tracing.
+        # On a TPU, all replicas have the same number of rows, which is known during tracing.
         return context.replica_id_in_sync_group * count, context.num_replicas_in_sync * count
     counts = row_counts(count)
     return tf.reduce_sum(counts[: context.replica_id_in_sync_group]), tf.reduce_sum(counts)
 
 
 def rows_after(tensors, start, count, after):
-    """Some rows of tensors, not before other tensors are there: a graph would do all its micro-batches at once.
+    """Slices rows once the tensors `after` have been computed, so that micro-batches do not all run at once.
 
-    The wait is one of data. `tf.control_dependencies` would say it better, but TensorFlow's optimizer of such
-    dependencies (2.21) then lets an optimizer's update overtake the reading of a weight, about once in 20 steps.
+    This uses a data dependency. `tf.control_dependencies` would be clearer, but in TensorFlow 2.21 Grappler then lets a
+    weight update run before the weight is read, about once in 20 steps.
 
     Args:
         tensors: List of tensors with the same number of rows.
-        start: First row.
-        count: Number of rows.
-        after: Tensors to wait for, in any nesting.
+        start: First row of the slice.
+        count: Number of rows of the slice.
+        after: Nest of tensors to wait for.
 
     Returns:
         A list of tensors with `count` rows.
     """
     samples = [tf.reshape(tf.cast(tensor, tf.float32), (-1,))[:1] for tensor in tf.nest.flatten(after)]
     if samples:
-        # Always 0, which no optimizer of graphs finds out.
+        # Always 0, but Grappler cannot prove it.
         start += tf.minimum(tf.cast(tf.reduce_any(tf.math.is_nan(tf.concat(samples, axis=0))), tf.int32), 0)
-    rows = []
+    slices = []
     for tensor in map(tf.convert_to_tensor, tensors):
-        others = [0] * (tensor.shape.rank - 1)
-        some = tf.slice(tensor, [start, *others], [count, *(number - 1 for number in others)])
-        rows.append(tf.ensure_shape(some, (count if isinstance(count, int) else None, *tensor.shape[1:])))
-    return rows
+        axes = tensor.shape.rank - 1
+        rows = tf.slice(tensor, [start, *[0] * axes], [count, *[-1] * axes])
+        slices.append(tf.ensure_shape(rows, (count if isinstance(count, int) else None, *tensor.shape[1:])))
+    return slices
 
 
 def _replica_context():
-    """The replica context where collectives are needed, else None (one replica, or outside of `run`)."""
+    """Returns the replica context if collectives are needed, None on one replica or outside of `run`."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return None

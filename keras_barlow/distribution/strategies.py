@@ -1,4 +1,4 @@
-"""Which replicas there are: choosing a strategy, and several workers that Keras can use."""
+"""Choosing a strategy, and a multi-worker strategy that works with Keras."""
 
 import importlib.metadata
 import json
@@ -10,24 +10,24 @@ NAMES = ("auto", "none", "mirrored", "multi_worker", "tpu")
 
 
 def get_strategy(name="auto"):
-    """The `tf.distribute` strategy of this process. Call it before anything else of TensorFlow.
+    """Returns the `tf.distribute` strategy of this process. Call it before any other TensorFlow function.
 
     | name | replicas |
     |---|---|
     | `"none"` | one, on the first GPU or the CPU |
-    | `"mirrored"` | every GPU of this machine, or every logical CPU device where there is none |
-    | `"multi_worker"` | those of all workers, which `TF_CONFIG` or Slurm names; NCCL on GPUs, gRPC rings on CPUs |
-    | `"tpu"` | every core of the TPU, needs `tensorflow-tpu` 2.18 or later; not yet run on hardware |
-    | `"auto"` | the first that fits: several workers, a TPU, several GPUs, one replica |
+    | `"mirrored"` | all GPUs of this machine, or all logical CPU devices if there is no GPU |
+    | `"multi_worker"` | those of all workers listed by `TF_CONFIG` or Slurm; NCCL on GPUs, gRPC rings on CPUs |
+    | `"tpu"` | all cores of the TPU; needs `tensorflow-tpu` 2.18 or later; not yet tested on hardware |
+    | `"auto"` | the first that applies: several workers, a TPU, several GPUs, one replica |
 
     Args:
-        name: See above.
+        name: One of the names in the table.
 
     Returns:
-        A `tf.distribute.Strategy`: create the model in its `scope()`.
+        A `tf.distribute.Strategy`. Create the model in its `scope()`.
 
     Raises:
-        ValueError: If the name is unknown, or there is nothing of the kind.
+        ValueError: If the name is unknown, or the strategy is not available.
 
     Example:
 
@@ -37,7 +37,7 @@ def get_strategy(name="auto"):
     if name not in NAMES:
         raise ValueError(f"The strategy must be one of {', '.join(NAMES)}. Received: {name!r}.")
     if name == "auto":
-        name = _what_is_there()
+        name = _available_strategy()
     if name == "none":
         return tf.distribute.get_strategy()
     if name == "mirrored":
@@ -57,20 +57,20 @@ def get_strategy(name="auto"):
 
 
 class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
-    """`tf.distribute.MultiWorkerMirroredStrategy` with which Keras 3 can `fit`.
+    """`tf.distribute.MultiWorkerMirroredStrategy` that works with `fit` of Keras 3.
 
-    Keras hands `reduce` nests of values, and scalars together with an axis, both of which TensorFlow refuses
-    (keras-team/keras#20585).
+    Keras passes nested values to `reduce`, and scalars together with an axis. TensorFlow rejects both
+    (keras-team/keras#20585; Keras 3.10 to 3.15, TensorFlow 2.18 to 2.21).
 
     Args:
-        cluster_resolver: `tf.distribute.cluster_resolver.ClusterResolver` that names the workers.
+        cluster_resolver: `tf.distribute.cluster_resolver.ClusterResolver` that lists the workers.
     """
 
     def __init__(self, cluster_resolver):
         super().__init__(cluster_resolver=cluster_resolver)
 
     def reduce(self, reduce_op, value, axis=None):
-        """See `tf.distribute.Strategy.reduce`; any nest of values, and no axis where the values are scalars."""
+        """Reduces any nest of values, and ignores the axis for scalars. See `tf.distribute.Strategy.reduce`."""
         reduce = super().reduce
 
         def reduced(value):
@@ -81,13 +81,13 @@ class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
 
 
 def compiling_pays(model):
-    """Whether XLA around the whole step helps: one replica on an accelerator.
+    """Returns whether to compile the training step with XLA: only on a single GPU.
 
-    On the CPU it makes this step slower (its matrix products and convolutions are not TensorFlow's), and
-    with several replicas it fails on the collectives; on a TPU the strategy compiles it anyway.
+    On the CPU, XLA makes this step slower, because it does not use TensorFlow's matrix products and convolutions. With
+    several replicas, XLA fails on the collectives. On a TPU, the strategy compiles the step in any case.
 
     Args:
-        model: The `keras.Model` that is to be compiled.
+        model: `keras.Model` to compile.
 
     Returns:
         A Python boolean.
@@ -95,7 +95,7 @@ def compiling_pays(model):
     return bool(tf.config.list_logical_devices("GPU")) and model.distribute_strategy.num_replicas_in_sync == 1
 
 
-def _what_is_there():
+def _available_strategy():
     if _worker_resolver() is not None:
         return "multi_worker"
     if _has_tensorflow_tpu():
@@ -104,20 +104,21 @@ def _what_is_there():
 
 
 def _worker_resolver():
-    """Of TF_CONFIG, or of Slurm if a step has several tasks, or None."""
+    """Returns the cluster resolver of TF_CONFIG, or of a Slurm step with several tasks, or None."""
     text = os.environ.get("TF_CONFIG")
     if text is not None:
         try:
             config = json.loads(text)
             workers, index = config["cluster"]["worker"], int(config["task"]["index"])
             if not (len(workers) == len(set(workers)) and index in range(len(workers))):
-                raise ValueError("its index has no worker, or two workers have one address")
+                raise ValueError("the index has no worker, or two workers have the same address")
             if config["task"]["type"] != "worker":
-                raise ValueError(f"its type is {config['task']['type']!r}")
+                raise ValueError(f"the type is {config['task']['type']!r}")
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                'TF_CONFIG must name this worker, {"cluster": {"worker": ["host:port", ...]}, "task": {"type": '
-                f'"worker", "index": 0}}}}. Received: {text} ({error!r}).'
+                'TF_CONFIG must list the workers and name this one, {"cluster": {"worker": ["host:port", ...]}, '
+                f'"task": {{"type": "worker", "index": 0}}}}. Received: {text} ({error!r}). '
+                "Unset it to run without workers."
             ) from error
         return tf.distribute.cluster_resolver.TFConfigClusterResolver()
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
@@ -126,7 +127,7 @@ def _worker_resolver():
 
 
 def _has_tensorflow_tpu():
-    """Whether the TensorFlow that is installed is the one for TPUs, which nobody installs elsewhere."""
+    """Returns whether TensorFlow for TPUs is installed, which indicates a TPU machine."""
     try:
         importlib.metadata.version("tensorflow-tpu")
     except importlib.metadata.PackageNotFoundError:
@@ -135,17 +136,17 @@ def _has_tensorflow_tpu():
 
 
 def _tpu_strategy():
-    # A TPU of another machine has a name; today's machines hold their own.
+    # A remote TPU has a name. Current TPU machines have local TPUs.
     name = os.environ.get("TPU_NAME", "local")
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name)
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-    # Without a TPU each version of TensorFlow fails in a way of its own.
+    # Without a TPU, the type of error depends on the TensorFlow version.
     except Exception as error:
-        what = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         raise ValueError(
-            f'The strategy "tpu" needs a TPU. Received: none that TensorFlow {tf.__version__} can use ({what}). '
-            "On a TPU machine install tensorflow-tpu 2.18 or later, in place of tensorflow."
+            f'The strategy "tpu" needs a TPU. Received: none that TensorFlow {tf.__version__} can use ({reason}). '
+            "On a TPU machine, install tensorflow-tpu 2.18 or later instead of tensorflow."
         ) from error
     return tf.distribute.TPUStrategy(resolver)

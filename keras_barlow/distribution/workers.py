@@ -1,4 +1,4 @@
-"""What several processes need to know of each other: who writes, who reads what, and what they agree on."""
+"""Coordination of several worker processes: who writes, who reads which rows, and common decisions."""
 
 import re
 import socket
@@ -7,15 +7,15 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-_PIECE = 2**24
+_CHUNK_BYTES = 2**24
 
 
 class Share(NamedTuple):
-    """Which replicas' rows a process reads: `count` of `replicas`, from number `first`.
+    """The replicas whose rows this process reads.
 
     Attributes:
-        replicas: Number of all replicas.
-        first: Number of the first replica of this process.
+        replicas: Number of replicas of all processes.
+        first: Index of the first replica of this process.
         count: Number of replicas of this process.
     """
 
@@ -25,10 +25,10 @@ class Share(NamedTuple):
 
 
 def worker_count(strategy=None):
-    """Number of processes that train together.
+    """Returns the number of worker processes.
 
     Args:
-        strategy: `tf.distribute.Strategy`; None for the one in scope.
+        strategy: `tf.distribute.Strategy`; None for the strategy in scope.
 
     Returns:
         A Python integer.
@@ -46,10 +46,10 @@ def worker_count(strategy=None):
 
 
 def worker_index(strategy=None):
-    """The number of this process among them; 0 is the chief.
+    """Returns the index of this worker process. The chief has index 0.
 
     Args:
-        strategy: `tf.distribute.Strategy`; None for the one in scope.
+        strategy: `tf.distribute.Strategy`; None for the strategy in scope.
 
     Returns:
         A Python integer.
@@ -59,10 +59,10 @@ def worker_index(strategy=None):
 
 
 def is_chief(strategy=None):
-    """Whether this process writes what is written once: checkpoints, logs, pictures, exports.
+    """Returns whether this process is the chief, which writes checkpoints, logs, plots and exports.
 
     Args:
-        strategy: `tf.distribute.Strategy`; None for the one in scope.
+        strategy: `tf.distribute.Strategy`; None for the strategy in scope.
 
     Returns:
         A Python boolean.
@@ -76,32 +76,32 @@ def is_chief(strategy=None):
 
 
 def distribute(strategy, dataset_of):
-    """A dataset of which each replica takes its own rows, with nothing read twice and nothing dropped.
+    """Distributes a dataset so that each replica reads its own rows, without duplicates or losses.
 
     Args:
         strategy: `tf.distribute.Strategy`.
-        dataset_of: Function from this process' `Share` to a `tf.data.Dataset`, whose elements are the batches of its
-            replicas in turn.
+        dataset_of: Function from the `Share` of this process to a `tf.data.Dataset`. Its elements are the batches of
+            the replicas of this process, one after another.
 
     Returns:
-        What `fit` takes.
+        A distributed dataset that `fit` accepts.
     """
 
-    def of(context):
+    def own_dataset(context):
         count = context.num_replicas_in_sync // context.num_input_pipelines
         return dataset_of(Share(context.num_replicas_in_sync, context.input_pipeline_id * count, count))
 
-    return strategy.distribute_datasets_from_function(of)
+    return strategy.distribute_datasets_from_function(own_dataset)
 
 
 def agreement(strategy):
-    """A function with which all workers decide alike.
+    """Returns a function with which all workers reach the same decision.
 
     Args:
         strategy: `tf.distribute.Strategy`.
 
     Returns:
-        A function from a boolean of this worker to whether it is true on any. All workers must call it.
+        A function from a boolean of this worker to whether it is true on any worker. All workers must call it.
 
     Example:
 
@@ -115,11 +115,11 @@ def agreement(strategy):
 
 
 def from_all_workers(strategy, row):
-    """What each worker has, on every worker. All workers must call it.
+    """Gathers an array from all workers. All workers must call it.
 
     Args:
         strategy: `tf.distribute.Strategy`.
-        row: int32 array `(n,)`.
+        row: int32 array `(n,)` of this worker.
 
     Returns:
         int32 array `(workers, n)`.
@@ -130,14 +130,14 @@ def from_all_workers(strategy, row):
 
 
 def from_chief(strategy, content):
-    """The chief's bytes, on every worker: no disk has to be shared. All workers must call it.
+    """Broadcasts bytes from the chief, so that workers need no shared disk. All workers must call it.
 
     Args:
         strategy: `tf.distribute.Strategy`.
-        content: Bytes; only the chief's matter.
+        content: Bytes to send. Ignored on all workers but the chief.
 
     Returns:
-        Bytes.
+        The bytes of the chief.
     """
     if worker_count(strategy) == 1:
         return content
@@ -145,35 +145,35 @@ def from_chief(strategy, content):
     chief = is_chief(strategy)
     size = np.frombuffer((len(content) if chief else 0).to_bytes(8, "little"), "int32")
     size = int.from_bytes(total(size).tobytes(), "little")
-    pieces = []
-    for start in range(0, size, _PIECE):
-        piece = np.zeros(_PIECE, "uint8")
-        length = min(_PIECE, size - start)
+    chunks = []
+    for start in range(0, size, _CHUNK_BYTES):
+        chunk = np.zeros(_CHUNK_BYTES, "uint8")
+        length = min(_CHUNK_BYTES, size - start)
         if chief:
-            piece[:length] = np.frombuffer(content, "uint8", length, start)
-        pieces.append(total(piece.view("int32")).tobytes()[:length])
-    return b"".join(pieces)
+            chunk[:length] = np.frombuffer(content, "uint8", length, start)
+        chunks.append(total(chunk.view("int32")).tobytes()[:length])
+    return b"".join(chunks)
 
 
 def lost_worker(strategy, error):
-    """Which worker no longer answers, in words.
+    """Describes which worker no longer responds.
 
     Args:
         strategy: `tf.distribute.Strategy`.
-        error: What TensorFlow raised in an exchange with the others.
+        error: Exception that TensorFlow raised in a collective.
 
     Returns:
-        A message.
+        An error message.
     """
     addresses = strategy.cluster_resolver.cluster_spec().as_dict()["worker"]
     own = worker_index(strategy)
     named = {int(index) for index in re.findall(r"task:(\d+)", str(error))} - {own}
-    # TensorFlow does not always say: whoever has no open port is gone.
+    # The error does not always name the worker, so look for closed ports first.
     lost = [index for index, address in enumerate(addresses) if index != own and not _answers(address)] or sorted(named)
     which = ", ".join(f"worker {index} ({addresses[index]})" for index in lost if index < len(addresses))
     return (
-        f"All workers must stay to the end. Received: {which or 'one of them'} no longer answers worker {own}. Start "
-        "all of them again; with the same callbacks.Checkpoints (--resume) they go on from the last checkpoint."
+        f"All workers must run to the end. Received: {which or 'another worker'} no longer responds to worker {own}. "
+        "Restart all workers; with the same callbacks.Checkpoints (--resume), they resume from the last checkpoint."
     )
 
 
@@ -187,16 +187,16 @@ def _answers(address):
 
 
 def _sum_over_workers(strategy):
-    """A function that sums int32 arrays over the workers: with zeros that is exact, whatever the bits stand for."""
+    """Returns a function that sums int32 arrays over the workers. Adding zeros keeps any bit pattern intact."""
     local = strategy.num_replicas_in_sync // worker_count(strategy)
 
     @tf.function
     def total(numbers):
         def summed(numbers):
             context = tf.distribute.get_replica_context()
-            # One replica of each worker has something to say.
-            speaks = tf.equal(context.replica_id_in_sync_group % local, 0)
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(speaks, numbers, 0))
+            # Only one replica of each worker contributes.
+            contributes = tf.equal(context.replica_id_in_sync_group % local, 0)
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(contributes, numbers, 0))
 
         return strategy.run(summed, (numbers,))
 

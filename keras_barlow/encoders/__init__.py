@@ -1,4 +1,4 @@
-"""Encoders: images on 0..255 to features, standardization included."""
+"""Encoders from images on 0..255 to features, with built-in standardization."""
 
 from keras_barlow.encoders.resnet import resnet, resnet8, resnet18, resnet50
 from keras_barlow.encoders.stages import stage_outputs

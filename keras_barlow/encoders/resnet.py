@@ -1,4 +1,4 @@
-"""ResNet encoders: images on 0..255 to features, standardisation included."""
+"""ResNet encoders from images on 0..255 to features, with built-in standardization."""
 
 import keras
 from keras import layers
@@ -9,16 +9,16 @@ from keras_barlow.layers import BatchNormalization
 
 
 def resnet8(input_shape=(224, 224, 3), stem="imagenet", width=64, **kwargs):
-    """ResNet-8: `resnet` with one basic block in each of three stages, `4 * width` features.
+    """ResNet-8: three stages with one basic block each, and `4 * width` features.
 
     Args:
-        input_shape: See `resnet`.
-        stem: See `resnet`.
-        width: See `resnet`.
-        **kwargs: Further arguments of `resnet`.
+        input_shape: Shape `(height, width, channels)` of the images.
+        stem: `"imagenet"`, or `"small"` for images of about 32 pixels.
+        width: Number of channels of the first stage.
+        **kwargs: Additional keyword arguments of `resnet`.
 
     Returns:
-        A functional `keras.Model`.
+        A functional `keras.Model`, see `resnet`.
 
     Example:
 
@@ -30,16 +30,16 @@ def resnet8(input_shape=(224, 224, 3), stem="imagenet", width=64, **kwargs):
 
 
 def resnet18(input_shape=(224, 224, 3), stem="imagenet", width=64, **kwargs):
-    """ResNet-18: `resnet` with two basic blocks in each of four stages, `8 * width` features.
+    """ResNet-18: four stages with two basic blocks each, and `8 * width` features.
 
     Args:
-        input_shape: See `resnet`.
-        stem: See `resnet`.
-        width: See `resnet`.
-        **kwargs: Further arguments of `resnet`.
+        input_shape: Shape `(height, width, channels)` of the images.
+        stem: `"imagenet"`, or `"small"` for images of about 32 pixels.
+        width: Number of channels of the first stage.
+        **kwargs: Additional keyword arguments of `resnet`.
 
     Returns:
-        A functional `keras.Model`.
+        A functional `keras.Model`, see `resnet`.
 
     Example:
 
@@ -51,16 +51,16 @@ def resnet18(input_shape=(224, 224, 3), stem="imagenet", width=64, **kwargs):
 
 
 def resnet50(input_shape=(224, 224, 3), stem="imagenet", width=64, **kwargs):
-    """ResNet-50: `resnet` with 3, 4, 6 and 3 bottleneck blocks, `32 * width` features.
+    """ResNet-50: four stages with 3, 4, 6 and 3 bottleneck blocks, and `32 * width` features.
 
     Args:
-        input_shape: See `resnet`.
-        stem: See `resnet`.
-        width: See `resnet`.
-        **kwargs: Further arguments of `resnet`.
+        input_shape: Shape `(height, width, channels)` of the images.
+        stem: `"imagenet"`, or `"small"` for images of about 32 pixels.
+        width: Number of channels of the first stage.
+        **kwargs: Additional keyword arguments of `resnet`.
 
     Returns:
-        A functional `keras.Model`.
+        A functional `keras.Model`, see `resnet`.
 
     Example:
 
@@ -84,32 +84,33 @@ def resnet(
     kernel_initializer=None,
     name="resnet",
 ):
-    """A residual network with the padding, initialisation and normalisation of torchvision's.
+    """A residual network with the padding, initialization and normalization of torchvision.
 
     Args:
-        blocks: Number of residual blocks in each stage. Every stage after the first halves the resolution
-            and doubles the channels.
-        block: `"basic"` (two 3 x 3 convolutions) or `"bottleneck"` (1 x 1, 3 x 3, 1 x 1 with 4 times as many
-            channels at the end).
-        input_shape: `(height, width, channels)` of the images; height and width may be None.
-        stem: `"imagenet"` (7 x 7 convolution of stride 2 and max-pooling) or `"small"` (3 x 3 of stride 1, no
-            pooling) for images of some 32 pixels.
-        width: Channels of the first stage.
-        zero_init_residual: Whether the last scale of each block starts at zero, as in the paper's recipe.
-        synchronized: Whether batch normalisation takes its moments over all replicas.
-        mean: One float, or one per channel, on [0, 1], see `Standardize`; None for ImageNet's, of which gray images
-            take the average.
-        deviation: Positive, as `mean`.
-        kernel_initializer: Name or instance of a Keras initializer, of which every kernel gets a copy with a seed
-            of its own; None for torchvision's, He's normal by the fan-out.
+        blocks: Number of residual blocks in each stage. Each stage after the first halves the resolution and doubles
+            the number of channels.
+        block: `"basic"` (two 3 x 3 convolutions) or `"bottleneck"` (1 x 1, 3 x 3, and 1 x 1 with 4 times as many
+            channels).
+        input_shape: Shape `(height, width, channels)` of the images; height and width may be None.
+        stem: `"imagenet"` (7 x 7 convolution of stride 2 and max pooling), or `"small"` (3 x 3 convolution of stride 1,
+            no pooling) for images of about 32 pixels.
+        width: Number of channels of the first stage.
+        zero_init_residual: Whether to initialize the last scale of each block to zero, as in the paper's recipe.
+        synchronized: Whether batch normalization uses the moments of all replicas.
+        mean: Mean of the images on [0, 1], one float or one per channel. None uses the mean of ImageNet, averaged over
+            the channels for grayscale images.
+        deviation: Positive standard deviation of the images on [0, 1], one float or one per channel. None uses the
+            deviation of ImageNet, averaged over the channels for grayscale images.
+        kernel_initializer: Name or instance of a Keras initializer. Each kernel gets a copy with its own seed. None
+            uses that of torchvision, He normal with fan-out.
         name: Name of the model.
 
     Returns:
-        A `keras.Model` from images on 0..255 to float32 features `(batch, features)`, averaged over places.
+        A `keras.Model` from images on 0..255 to average-pooled float32 features `(batch, features)`.
 
     Raises:
-        ValueError: For an unknown block or stem, an input of another rank, or if there are neither 1 nor 3 channels and
-            no mean and deviation are given.
+        ValueError: If the block or stem is unknown, the input shape does not have three sides, or `mean` or
+            `deviation` is None and the images have neither 1 nor 3 channels.
 
     Example:
 
@@ -128,7 +129,8 @@ def resnet(
     networks.check_channels_last()
     if len(tuple(input_shape)) != 3 or input_shape[-1] is None:
         raise ValueError(
-            f"`input_shape` must be (height, width, channels), with a number of channels. Received: {input_shape}"
+            "`input_shape` must be (height, width, channels), with a known number of channels. "
+            f"Received: input_shape={input_shape}"
         )
     images = keras.Input(input_shape, name="images")
     x = standardize_layer(mean, deviation, images.shape[-1])(images)
@@ -179,14 +181,14 @@ def _residual_block(x, block, channels, stride, last_gamma, synchronized, initia
 
 
 def _convolution(x, filters, kernel, stride, initializer, name):
-    # "same" pads an even image unevenly at stride 2; the published weights expect the same on both sides.
+    # At stride 2, "same" pads images of even size asymmetrically, but published weights expect symmetric padding.
     padding = "same"
     if stride > 1 and kernel > 1:
         x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_padding")(x)
         padding = "valid"
     elif stride > 1:
-        # The pixels that a 1 x 1 convolution of this stride reads. TensorFlow 2.21 with oneDNN corrupts memory
-        # in that convolution when the batch size changes from one step to the next.
+        # Select the pixels that a strided 1 x 1 convolution reads. With oneDNN, that convolution corrupts memory in
+        # TensorFlow 2.21 if the batch size changes between steps.
         x = layers.AveragePooling2D(1, strides=stride, name=f"{name}_subsampling")(x)
         stride = 1
     return layers.Conv2D(
@@ -201,7 +203,7 @@ def _convolution(x, filters, kernel, stride, initializer, name):
 
 
 def _with_new_seed(initializer):
-    # An initializer that is called again gives the same numbers: kernels of one shape would be equal.
+    # A Keras initializer returns the same numbers on every call, so kernels of the same shape would be equal.
     initializer = keras.initializers.get(initializer)
     config = initializer.get_config()
     return type(initializer).from_config({name: value for name, value in config.items() if name != "seed"})

@@ -1,4 +1,4 @@
-"""Image standardization for encoders: the statistics, the layer, and its place in front of a backbone."""
+"""Standardization of images for encoders: default statistics, and a wrapper for backbones without it."""
 
 import keras
 import numpy as np
@@ -12,21 +12,22 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 def with_standardization(backbone, mean=None, deviation=None):
-    """Puts `Standardize` before a backbone that expects standardised images.
+    """Wraps a backbone that expects standardized images into an encoder for images on 0..255.
 
     Args:
-        backbone: Built `keras.Model` from standardised images `(batch, H, W, channels)` to features of rank
-            2, to a feature map of rank 4, or to the tokens of a transformer of rank 3; the latter two are averaged over
-            their places.
-        mean: One float, or one per channel, on [0, 1]; None for ImageNet's, of which gray images take the average.
-        deviation: Positive, as `mean`.
+        backbone: Built `keras.Model` from standardized images `(batch, height, width, channels)` to features of rank 2,
+            transformer tokens of rank 3, or a feature map of rank 4. Tokens and feature maps are average-pooled.
+        mean: Mean of the images on [0, 1], one float or one per channel. None uses the mean of ImageNet, averaged over
+            the channels for grayscale images.
+        deviation: Positive standard deviation of the images on [0, 1], one float or one per channel. None uses the
+            deviation of ImageNet, averaged over the channels for grayscale images.
 
     Returns:
         A `keras.Model` from images on 0..255 to float32 features `(batch, features)`.
 
     Raises:
-        ValueError: If the backbone is not built, has several inputs or outputs, or has neither 1 nor 3 channels and no
-            mean and deviation are given.
+        ValueError: If the backbone is not built or has several inputs or outputs, or if `mean` or `deviation` is None
+            and the images have neither 1 nor 3 channels.
 
     Example:
 
@@ -47,24 +48,26 @@ def with_standardization(backbone, mean=None, deviation=None):
 
 
 def standardize_layer(mean, deviation, channels):
-    """The first layer of an encoder.
+    """Creates the first layer of an encoder.
 
     Args:
-        mean: One float, or one per channel, on [0, 1]; None for ImageNet's, averaged for grayscale images.
-        deviation: Positive, as `mean`.
+        mean: Mean of the images on [0, 1], one float or one per channel. None uses the mean of ImageNet, averaged over
+            the channels for grayscale images.
+        deviation: Positive standard deviation of the images on [0, 1], one float or one per channel. None uses the
+            deviation of ImageNet, averaged over the channels for grayscale images.
         channels: Number of channels of the images.
 
     Returns:
-        A `layers.Standardize`.
+        A `Standardize` layer.
 
     Raises:
-        ValueError: If there are neither 1 nor 3 channels and no mean and deviation.
+        ValueError: If `mean` or `deviation` is None and the images have neither 1 nor 3 channels.
     """
     if channels not in (1, 3) and (mean is None or deviation is None):
         raise ValueError(
-            f"Only gray and RGB images have a default mean and deviation. Received: {channels} channels with "
-            f"mean={mean}, deviation={deviation}. Pass one float or {channels}, such as mean=0.5, deviation=0.25; "
-            "those of your images are best."
+            f"Only grayscale and RGB images have a default mean and deviation. Received: {channels} channels with "
+            f"mean={mean}, deviation={deviation}. Pass 1 or {channels} floats for both, such as mean=0.5, "
+            "deviation=0.25. The statistics of your own images work best."
         )
     if mean is None:
         mean = IMAGENET_MEAN if channels == 3 else np.mean(IMAGENET_MEAN)

@@ -1,9 +1,13 @@
-"""How good a representation is: frozen features, weighted k-NN, linear heads, fine-tuning."""
+"""Evaluation of encoders: k-NN and linear probes, fine-tuning, detection, and measures of collapse."""
 
+from keras_barlow import moved
+from keras_barlow.evaluation.boxes import box_precision
 from keras_barlow.evaluation.collapse import effective_rank, embedding_deviation, mean_correlation
-from keras_barlow.evaluation.detection import box_precision, detection_probe, feature_pyramid, retina_net
+from keras_barlow.evaluation.detection import detection_probe, feature_pyramid, retina_net
 from keras_barlow.evaluation.features import extract_features
-from keras_barlow.evaluation.heads import fine_tune, linear_probe, multi_stage_probe, train_heads
+from keras_barlow.evaluation.fine_tuning import fine_tune
+from keras_barlow.evaluation.frozen_probes import linear_probe, multi_stage_probe
+from keras_barlow.evaluation.head_training import train_heads
 from keras_barlow.evaluation.knn import knn_accuracy, knn_predict, knn_scores, nearest_neighbors
 from keras_barlow.evaluation.linear import few_label_accuracy, linear_accuracy, linear_scores, multi_label_scores
 from keras_barlow.evaluation.protocol import evaluate_features
@@ -35,3 +39,7 @@ __all__ = [
     "top_k_accuracy",
     "train_heads",
 ]
+
+
+def __getattr__(name):
+    return moved.attribute(f"evaluation.{name}")

@@ -1,25 +1,27 @@
-"""Whether embeddings have collapsed: to a point, to few directions, or to copies of each other.
+"""Measures of collapse: to a single point, to few directions, or to copies of one feature.
 
-Embeddings of a collapsed model differ by the rounding of their dtype. What is below that counts as zero, so that equal
-rows have one value whatever the last bits are.
+The embeddings of a collapsed model still differ by rounding errors. Differences below the rounding of the dtype count
+as zero, so the measures do not depend on the last bits.
 """
 
 import numpy as np
 
 from keras_barlow.labels import checked_features
 
-# The same row, computed in another order, differs by a few roundings.
+# Computing the same row in a different order changes it by a few rounding errors.
 _ROUNDINGS = 8
 
 
 def embedding_deviation(embeddings):
-    """Mean deviation of the features of unit rows, times `sqrt(D)`: 1 where they fill the sphere, 0 at a point.
+    """Mean standard deviation of the features of normalized embeddings, times `sqrt(D)`.
+
+    It is close to 1 if the embeddings cover the unit sphere, and 0 if they are all equal.
 
     Args:
         embeddings: Float array `(n, D)`.
 
     Returns:
-        A float of 0 or more.
+        A nonnegative float.
 
     Raises:
         ValueError: If the embeddings are not a finite array of rank 2.
@@ -39,15 +41,15 @@ def embedding_deviation(embeddings):
 
 
 def effective_rank(embeddings):
-    """How many directions the embeddings use: the exponential of the entropy of their singular values.
+    """Effective number of directions that the embeddings use: the exponential of the entropy of their singular values.
 
-        exp(-sum_k p_k log p_k),   p_k = sigma_k / sum sigma,   of the centered embeddings
+        exp(-sum_k p_k log p_k),   p_k = sigma_k / sum sigma,   for the centered embeddings
 
     Args:
         embeddings: Float array `(n, D)`.
 
     Returns:
-        A float from 1 to `min(n - 1, D)`; 0 where all rows are equal up to the rounding of their dtype.
+        A float between 1 and `min(n - 1, D)`; 0 if all rows are equal up to rounding.
 
     Raises:
         ValueError: If the embeddings are not a finite array of rank 2.
@@ -64,7 +66,7 @@ def effective_rank(embeddings):
     """
     embeddings, rounding = _checked(embeddings)
     singular = np.linalg.svd(_centered(embeddings), compute_uv=False)
-    # The largest singular value of independent errors of this size, about.
+    # About the largest singular value of independent errors of this size.
     if singular[0] <= rounding * np.abs(embeddings).max() * sum(np.sqrt(embeddings.shape)):
         return 0.0
     shares = singular / singular.sum()
@@ -73,16 +75,16 @@ def effective_rank(embeddings):
 
 
 def mean_correlation(embeddings):
-    """Mean absolute correlation of two different features: 0 without redundancy, 1 where all are copies.
+    """Mean absolute correlation between different features: 0 without redundancy, 1 if all features are copies.
 
     Args:
         embeddings: Float array `(n, D)`, D at least 2.
 
     Returns:
-        A float in [0, 1]. Features that are constant, up to the rounding of their dtype, correlate with nothing.
+        A float in [0, 1]. The correlation with a feature that is constant up to rounding counts as 0.
 
     Raises:
-        ValueError: If the embeddings are not a finite array of rank 2, or have one feature only.
+        ValueError: If the embeddings are not a finite array of rank 2, or have only one feature.
 
     Example:
 
@@ -92,7 +94,10 @@ def mean_correlation(embeddings):
     embeddings, rounding = _checked(embeddings)
     features = embeddings.shape[1]
     if features < 2:
-        raise ValueError(f"A correlation needs at least 2 features. Received: embeddings of shape {embeddings.shape}.")
+        raise ValueError(
+            "A correlation needs at least 2 features. "
+            f"Received: embeddings of shape {embeddings.shape}. Pass embeddings (n, D) with D >= 2."
+        )
     centered = _centered(embeddings)
     norms = np.linalg.norm(centered, axis=0)
     constant = norms <= rounding * np.abs(embeddings).max(axis=0) * np.sqrt(len(embeddings))
@@ -102,13 +107,13 @@ def mean_correlation(embeddings):
 
 
 def _checked(embeddings):
-    """Embeddings in float64, and the relative error of the dtype that they came in."""
+    """Returns the embeddings as float64, and the rounding error of their original dtype."""
     embeddings = checked_features(embeddings, "embeddings")
-    kind = embeddings.dtype if embeddings.dtype.kind == "f" else np.dtype("float64")
-    return np.asarray(embeddings, "float64"), _ROUNDINGS * float(np.finfo(kind).eps)
+    dtype = embeddings.dtype if embeddings.dtype.kind == "f" else np.dtype("float64")
+    return np.asarray(embeddings, "float64"), _ROUNDINGS * float(np.finfo(dtype).eps)
 
 
 def _centered(rows):
-    """Rows without their mean. Equal rows become exactly zero, although their mean is rounded."""
+    """Subtracts the mean. Equal rows become exactly zero, despite the rounding of the mean."""
     rows = rows - rows[0]
     return rows - rows.mean(axis=0)

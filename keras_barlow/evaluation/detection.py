@@ -1,78 +1,75 @@
-"""The encoder as the backbone of KerasHub's RetinaNet, and the precision of the boxes that it finds.
+"""Object detection with an encoder as the backbone of KerasHub's RetinaNet.
 
-The paper's own detectors (Faster R-CNN and Mask R-CNN with a C4 backbone, Detectron2) belong to another framework; this
-is the way to detection within Keras.
+The paper uses Detectron2 (Faster R-CNN and Mask R-CNN with a C4 backbone), which is not available in Keras.
 """
 
-import contextlib
-import io
 import math
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_barlow import randomness
 from keras_barlow.encoders import stage_outputs
-from keras_barlow.labels import checked_labels
-
-_REMEDY = 'Install them with pip install "keras-barlow[detection]".'
+from keras_barlow.evaluation.boxes import REMEDY, box_precision, checked_boxes
 
 
 def feature_pyramid(encoder, image_size):
-    """A copy of an encoder that gives its feature maps by level, for images of another size.
+    """Copies an encoder into a backbone with one feature map per pyramid level.
+
+    Batch normalization is frozen, because detection uses small batches.
 
     Args:
         encoder: Functional `keras.Model` of `encoders`.
-        image_size: Side of the images, in pixels.
+        image_size: Side of the images in pixels. It may differ from the encoder's.
 
     Returns:
-        A `keras.Model` from images on 0..255 to the last feature map, with `pyramid_outputs`, the dictionary that
-        KerasHub asks of a backbone: `"P3"` is the last map of 1/8 of the side. Its batch normalisation is frozen, as
-        detection has few images in a batch.
+        A `keras.Model` from images on 0..255 to the last feature map. Its attribute `pyramid_outputs`, which KerasHub
+        requires, maps `"P3"` to the last feature map with 1/8 of the image side, and so on.
 
     Raises:
-        ValueError: If the encoder has no feature maps.
+        ValueError: If the encoder has no stages.
 
     Example:
 
     >>> import keras_barlow as kb
     >>> encoder = kb.encoders.resnet18((32, 32, 3), stem="small", width=4)
-    >>> {level: tuple(map.shape) for level, map in feature_pyramid(encoder, 64).pyramid_outputs.items()}
+    >>> {level: tuple(tensor.shape) for level, tensor in feature_pyramid(encoder, 64).pyramid_outputs.items()}
     {'P0': (None, 64, 64, 4), 'P1': (None, 32, 32, 8), 'P2': (None, 16, 16, 16), 'P3': (None, 8, 8, 32)}
     """
     stage_outputs(encoder)
     images = keras.Input((image_size, image_size, encoder.input_shape[-1]), name="images")
-    # Keras 3.10 wants the structure of the encoder's own input, which is a list in a loaded model.
+    # Keras 3.10 requires the structure of the encoder's own input, which is a list in a loaded model.
     copy = keras.models.clone_model(encoder, input_tensors=keras.tree.pack_sequence_as(encoder.input, [images]))
     copy.set_weights(encoder.get_weights())
     for layer in copy.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
-    # The last one of its resolution stays.
-    levels = {f"P{round(math.log2(image_size / one.shape[1]))}": one for one in stage_outputs(copy)}
+    # A later feature map replaces earlier ones of the same resolution.
+    levels = {f"P{round(math.log2(image_size / output.shape[1]))}": output for output in stage_outputs(copy)}
     backbone = keras.Model(copy.inputs[0], list(levels.values())[-1], name="backbone")
     backbone.pyramid_outputs = levels
     return backbone
 
 
 def retina_net(encoder, classes, image_size, convolutions=4):
-    """KerasHub's RetinaNet on an encoder.
+    """Builds KerasHub's RetinaNet on a copy of an encoder.
 
-    Encoders for large images give the levels 3 to 5 and get 6 and 7, as RetinaNet has them; those for small images,
-    whose last map is of 1/8 or 1/4, the levels 2 and 3, with anchors from 16 to 50 pixels.
+    Encoders for large images use the pyramid levels 3 to 7 of the original RetinaNet. Encoders for small images, whose
+    last feature map has 1/8 or 1/4 of the image side, use levels 2 and 3, with anchors of 16 to 50 pixels.
 
     Args:
-        encoder: Functional `keras.Model` of `encoders`. A copy of it becomes the backbone.
+        encoder: Functional `keras.Model` of `encoders`. It is not changed.
         classes: Number of classes.
-        image_size: Side of the images, in pixels, a multiple of the coarsest stride.
-        convolutions: In each of the two heads.
+        image_size: Side of the images in pixels, a multiple of the coarsest stride.
+        convolutions: Number of convolutions in each of the two heads.
 
     Returns:
-        A `keras_hub.models.RetinaNetObjectDetector` with boxes `"xyxy"` in pixels, on images of 0..255.
+        A `keras_hub.models.RetinaNetObjectDetector` from images on 0..255 to boxes in `"xyxy"` format, in pixels.
 
     Raises:
         ImportError: If KerasHub is not installed.
-        ValueError: If the encoder has no feature maps.
+        ValueError: If the encoder has no stages.
 
     References:
         Lin et al.: Focal Loss for Dense Object Detection, https://arxiv.org/abs/1708.02002
@@ -80,7 +77,7 @@ def retina_net(encoder, classes, image_size, convolutions=4):
     try:
         import keras_hub
     except ImportError as error:
-        raise ImportError(f"Detection needs keras-hub and pycocotools. {_REMEDY}") from error
+        raise ImportError(f"Detection needs keras-hub and pycocotools. {REMEDY}") from error
     pyramid = feature_pyramid(encoder, image_size)
     last = max(int(level[1:]) for level in pyramid.pyramid_outputs)
     backbone = keras_hub.models.RetinaNetBackbone(
@@ -95,11 +92,11 @@ def retina_net(encoder, classes, image_size, convolutions=4):
         classes,
         bounding_box_format="xyxy",
         pre_logits_num_conv_layers=convolutions,
-        # Precision is measured over all recalls: boxes of which the detector is in doubt count, too.
+        # Average precision covers all recalls, so boxes of low confidence count too.
         prediction_decoder=keras_hub.layers.NonMaxSuppression("xyxy", from_logits=True, confidence_threshold=0.05),
     )
-    # At first nearly every anchor is background, which the scores should say (section 4.1 of the paper). KerasHub 0.32
-    # gives that bias to the boxes instead.
+    # Nearly all anchors are background, so the initial scores should be low (section 4.1 of the paper). KerasHub 0.32
+    # assigns this bias to the boxes instead.
     detector.classification_head.prediction_layer.bias.assign(
         keras.ops.full_like(detector.classification_head.prediction_layer.bias, -math.log(99.0))
     )
@@ -110,189 +107,60 @@ def retina_net(encoder, classes, image_size, convolutions=4):
 def detection_probe(
     encoder, train, test, classes, epochs=10, batch_size=16, learning_rate=1e-3, convolutions=1, seed=0, verbose=0
 ):
-    """Trains a RetinaNet on an encoder, all of it, and judges the boxes that it finds.
+    """Trains a RetinaNet end to end on a copy of an encoder and measures its average precision.
 
     Args:
         encoder: Functional `keras.Model` of `encoders`. It is not changed.
-        train: `data.Scenes`, or a triple of such arrays.
-        test: The same.
+        train: `data.Scenes` to train on, or a triple `(images, boxes, labels)` of arrays.
+        test: `data.Scenes` to test on, or a triple `(images, boxes, labels)` of arrays.
         classes: Number of classes.
-        epochs: Passes over `train`.
+        epochs: Number of passes over `train`.
         batch_size: Images per step.
-        learning_rate: Of Adam, at the beginning; a cosine takes it to 0.
-        convolutions: In each of the detector's two heads.
-        seed: Of the detector's weights and of the order.
-        verbose: As for `keras.Model.fit`.
+        learning_rate: Initial learning rate of Adam, which follows a cosine to 0.
+        convolutions: Number of convolutions in each of the detector's two heads.
+        seed: Integer seed of the detector's initial weights and of the order of images.
+        verbose: Verbosity of `keras.Model.fit` and `predict`.
 
     Returns:
-        The dictionary of `box_precision`.
+        A dictionary with `ap`, `ap50` and `ap75`, see `box_precision`.
 
     Raises:
         ImportError: If KerasHub or pycocotools is not installed.
-        ValueError: If boxes, labels and images do not fit together, or the encoder has no feature maps.
+        ValueError: If images, boxes and labels do not match, or the encoder has no stages.
     """
     for name, scenes in (("train", train), ("test", test)):
         _check_scenes(name, *scenes, classes)
-    keras.utils.set_random_seed(seed)
-    detector = retina_net(encoder, classes, train[0].shape[1], convolutions)
-    steps = epochs * math.ceil(len(train[0]) / batch_size)
-    # Without a limit the first steps of the untrained heads undo what the encoder has learnt.
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps), global_clipnorm=1.0)
-    detector.compile(optimizer=optimizer)
     images, boxes, labels = train
     examples = tf.data.Dataset.from_tensor_slices((images, {"boxes": boxes, "labels": labels}))
-    examples = examples.shuffle(len(images), seed=seed).batch(batch_size).prefetch(1)
+    # KerasHub's layers have no seed argument, and `shuffle` also depends on TensorFlow's global seed.
+    with randomness.seeded(seed):
+        detector = retina_net(encoder, classes, images.shape[1], convolutions)
+        examples = examples.shuffle(len(images), seed=seed).batch(batch_size).prefetch(1)
+    steps = epochs * math.ceil(len(images) / batch_size)
+    # Without clipping, the large gradients of the untrained heads would destroy the pre-trained features.
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps), global_clipnorm=1.0)
+    detector.compile(optimizer=optimizer)
     detector.fit(examples, epochs=epochs, shuffle=False, verbose=verbose)
-    # KerasHub's suppression of overlapping boxes wants to know the size of a batch: the last one is filled up.
+    # KerasHub's non-maximum suppression needs a static batch size, so the last batch is padded.
     count = len(test[0])
-    filled = np.resize(test[0], (math.ceil(count / batch_size) * batch_size, *test[0].shape[1:]))
-    batches = tf.data.Dataset.from_tensor_slices(filled).batch(batch_size, drop_remainder=True)
-    found = {name: part[:count] for name, part in detector.predict(batches, verbose=verbose).items()}
-    return box_precision(found["boxes"], found["labels"], found["confidence"], test[1], test[2])
-
-
-def box_precision(boxes, labels, confidence, true_boxes, true_labels):
-    """COCO's average precision of boxes, by pycocotools.
-
-    Args:
-        boxes: Float array `(n, found, 4)`: left, top, right and bottom in pixels.
-        labels: Integer array `(n, found)`; -1 where nothing was found.
-        confidence: Float array `(n, found)`.
-        true_boxes: Float array `(n, objects, 4)`.
-        true_labels: Integer array `(n, objects)`; -1 where there is no object.
-
-    Returns:
-        A dictionary of floats in [0, 1]: `ap`, the mean over intersections over union of 0.5, 0.55, ..., 0.95 and over
-        classes, `ap50` and `ap75`.
-
-    Raises:
-        ImportError: If pycocotools is not installed.
-        ValueError: If boxes, labels and confidences do not fit together, if one that counts is NaN or infinite, or if
-            there are no objects.
-
-    Example:
-
-    >>> box = [[[0, 0, 10, 10]]]
-    >>> round(box_precision(box, [[3]], [[0.9]], box, [[3]])["ap"], 6)
-    1.0
-
-    References:
-        https://cocodataset.org/#detection-eval
-    """
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise ImportError(f"Detection needs keras-hub and pycocotools. {_REMEDY}") from error
-    true_boxes, true_labels = _checked_boxes("true", true_boxes, true_labels)
-    boxes, labels = _checked_boxes("found", boxes, labels)
-    confidence = _checked_confidence(confidence, labels)
-    if len(boxes) != len(true_boxes):
-        raise ValueError(
-            "Boxes must be found for the images that have the true ones. "
-            f"Received: {len(boxes)} images with boxes found, {len(true_boxes)} with true ones."
-        )
-    if not (true_labels >= 0).any():
-        raise ValueError("There must be an object to find. Received: labels of -1 only. Add images with objects.")
-    truth = _records(true_boxes, true_labels)
-    found = _records(boxes, labels, confidence)
-    if not found:
-        return {"ap": 0.0, "ap50": 0.0, "ap75": 0.0}
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": number} for number in range(len(true_boxes))],
-        "categories": [{"id": number} for number in sorted({record["category_id"] for record in truth})],
-        "annotations": truth,
-        "info": {},
-    }
-    # It prints what it does.
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-        judged = COCOeval(coco, coco.loadRes(found), "bbox")
-        judged.evaluate()
-        judged.accumulate()
-        judged.summarize()
-    return dict(zip(("ap", "ap50", "ap75"), (float(value) for value in judged.stats[:3]), strict=True))
-
-
-def _records(boxes, labels, confidence=None):
-    """What COCO calls annotations, and with a confidence results."""
-    records = []
-    for number, (image, place) in enumerate(np.argwhere(labels >= 0), start=1):
-        left, top, right, bottom = boxes[image, place].tolist()
-        record = {
-            "id": number,
-            "image_id": int(image),
-            "category_id": int(labels[image, place]),
-            "bbox": [left, top, right - left, bottom - top],
-            "area": (right - left) * (bottom - top),
-            "iscrowd": 0,
-        }
-        if confidence is not None:
-            record["score"] = float(confidence[image, place])
-        records.append(record)
-    return records
-
-
-def _checked_boxes(name, boxes, labels):
-    """Boxes in float64 and labels in int64, if all that count are there and finite.
-
-    To pycocotools a box of NaN overlaps every box.
-    """
-    boxes, labels = np.asarray(boxes, "float64"), np.asarray(labels)
-    if labels.ndim != 2 or boxes.shape != (*labels.shape, 4):
-        raise ValueError(
-            "There must be boxes (n, objects, 4) and labels (n, objects). "
-            f"Received: {name} boxes {boxes.shape} and {name} labels {labels.shape}."
-        )
-    # -1 means no object; for the rest of the rules one more is as good.
-    if labels.size:
-        labels = checked_labels(labels.ravel() + 1, name=f"{name} labels + 1").reshape(labels.shape) - 1
-    counted = labels >= 0
-    broken = counted & ~np.isfinite(boxes).all(axis=-1)
-    if broken.any():
-        raise ValueError(
-            f"Boxes must be finite. Received: NaN or infinite sides of {broken.sum()} {name} boxes, first in image "
-            f"{np.argwhere(broken)[0, 0]}. Train the detector with a lower learning rate if they are its own; give "
-            "places without an object the label -1."
-        )
-    if name == "true":
-        empty = counted & ~((boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1]))
-        if empty.any():
-            raise ValueError(
-                "True boxes must be left, top, right and bottom, of some area. "
-                f"Received: {boxes[empty][0].tolist()} in image {np.argwhere(empty)[0, 0]}. Add left and top to width "
-                "and height, and leave out boxes without an area."
-            )
-    return boxes, labels
-
-
-def _checked_confidence(confidence, labels):
-    confidence = np.asarray(confidence, "float64")
-    if confidence.shape != labels.shape:
-        raise ValueError(
-            f"Every box found must have a confidence. Received: {confidence.shape} for labels {labels.shape}."
-        )
-    broken = (labels >= 0) & ~np.isfinite(confidence)
-    if broken.any():
-        raise ValueError(
-            f"Confidences must be finite, so that boxes can be ranked. Received: NaN or infinite values for "
-            f"{broken.sum()} boxes, first in image {np.argwhere(broken)[0, 0]}. Train the detector with a lower "
-            "learning rate."
-        )
-    return confidence
+    padded = np.resize(test[0], (math.ceil(count / batch_size) * batch_size, *test[0].shape[1:]))
+    batches = tf.data.Dataset.from_tensor_slices(padded).batch(batch_size, drop_remainder=True)
+    outputs = {name: array[:count] for name, array in detector.predict(batches, verbose=verbose).items()}
+    return box_precision(outputs["boxes"], outputs["labels"], outputs["confidence"], test[1], test[2])
 
 
 def _check_scenes(name, images, boxes, labels, classes):
-    images, boxes, labels = (np.asarray(one) for one in (images, boxes, labels))
+    images, boxes, labels = (np.asarray(array) for array in (images, boxes, labels))
     if labels.ndim != 2 or boxes.shape != (*labels.shape, 4) or images.ndim != 4 or len(images) != len(labels):
         raise ValueError(
             "There must be boxes (n, objects, 4) and labels (n, objects) for n images. "
-            f"Received: `{name}` with images {images.shape}, boxes {boxes.shape}, labels {labels.shape}."
+            f"Received: `{name}` with images {images.shape}, boxes {boxes.shape}, labels {labels.shape}. Pass one row "
+            "of boxes and labels per image."
         )
-    _, labels = _checked_boxes("true", boxes, labels)
+    _, labels = checked_boxes("true", boxes, labels)
     if labels.max() >= classes or not (labels >= 0).any():
         raise ValueError(
-            f"Labels must be below classes={classes}, and there must be some. "
-            f"Received: {labels.max()} as the highest label of `{name}`."
+            f"Labels must be below classes={classes}, and at least one must not be -1. "
+            f"Received: {labels.max()} as the highest label of `{name}`. Increase `classes`, or add scenes with "
+            "objects."
         )

@@ -1,39 +1,39 @@
-"""Weighted k-nearest-neighbour classification on frozen features.
+"""Weighted k-nearest-neighbor classification on frozen features.
 
-Ties are decided by the row of the bank, so the same similarities must come out whatever portions are computed at a
-time. Sums of floats depend on their order, which a matrix product chooses by the shape of the portion. Directions are
-therefore rounded to multiples of 2^-26: products and all their partial sums are whole multiples of 2^-52 and at most
-about 1, which float64 holds exactly, in any order. The rounding moves a cosine by about 1e-8, less than float32 does.
+Ties are broken by row number, so similarities must not depend on how the bank is split into chunks. A sum of floats
+depends on its order, which a matrix product chooses by the shape of its operands. Unit vectors are therefore rounded to
+multiples of 2^-26. Products and all partial sums are then multiples of 2^-52 of magnitude about 1 at most, which
+float64 represents exactly. The rounding changes a cosine by about 1e-8, less than float32 does.
 """
 
 import numpy as np
 
 from keras_barlow import labels
-from keras_barlow.evaluation import features as checks
+from keras_barlow.evaluation.input_checks import check_votes, checked_feature_pair, checked_feature_sets
 
 _CHUNK_ROWS = 1024
 _BANK_ROWS = 32_768
-# Rows whose lengths are computed at a time.
-_LENGTH_ROWS = 4096
+# Rows per chunk when computing norms.
+_NORM_ROWS = 4096
 _GRID = 2.0**26
 
 
 def nearest_neighbors(queries, bank, k):
-    """The k most similar rows of a bank by cosine similarity; of equally similar rows, those that come first in it.
+    """Finds the k rows of a bank with the highest cosine similarity to each query.
 
-    Equal rows of the bank are equally similar, wherever they stand. A row of zeros has the similarity 0 to every other.
+    Ties go to the row that comes first in the bank. A row of zeros has similarity 0 to every other row.
 
     Args:
         queries: Float array `(m, features)`.
-        bank: Float array `(n, features)`; `np.load(path, mmap_mode="r")` for one that is larger than the memory: it is
-            read in portions.
-        k: Number of neighbours, at most `n`.
+        bank: Float array `(n, features)`. It is read in chunks, so a bank larger than memory can be passed as
+            `np.load(path, mmap_mode="r")`.
+        k: Number of neighbors, at most `n`.
 
     Returns:
-        The pair `(indices, similarities)`, arrays `(m, k)`, the most similar first.
+        The pair `(indices, similarities)` of arrays `(m, k)`, most similar first.
 
     Raises:
-        ValueError: If `k` is not in 1..n, the features are not of one encoder, or not finite.
+        ValueError: If `k` is not in 1..n, or the features differ in width or are not finite.
 
     Example:
 
@@ -41,85 +41,68 @@ def nearest_neighbors(queries, bank, k):
     >>> indices.tolist()
     [[1, 0]]
     """
-    bank, queries = checks.checked_pair(bank, queries, finite=False, names=("bank", "queries"))
+    bank, queries = checked_feature_pair(bank, queries, finite=False, names=("bank", "queries"))
     check_votes(k, len(bank))
     indices = np.empty((len(queries), 0), "int64")
     similarities = np.empty((len(queries), 0))
     for first in range(0, len(bank), _BANK_ROWS):
-        portion = bank[first : first + _BANK_ROWS]
-        labels.check_finite(portion, "bank", first)
-        portion = _whole_directions(portion)
+        chunk = bank[first : first + _BANK_ROWS]
+        labels.check_finite(chunk, "bank", first)
+        chunk = _rounded_directions(chunk)
         nearest = [
-            _nearest(_whole_directions(queries[row : row + _CHUNK_ROWS]), portion, k)
+            _nearest(_rounded_directions(queries[row : row + _CHUNK_ROWS]), chunk, k)
             for row in range(0, len(queries), _CHUNK_ROWS)
         ]
-        indices = np.concatenate([indices, first + np.concatenate([one for one, _ in nearest])], axis=1)
-        similarities = np.concatenate([similarities, np.concatenate([one for _, one in nearest])], axis=1)
-        # Of what has been seen the k nearest; of equals the one that stands first in the bank.
+        indices = np.concatenate([indices, first + np.concatenate([rows for rows, _ in nearest])], axis=1)
+        similarities = np.concatenate([similarities, np.concatenate([cosines for _, cosines in nearest])], axis=1)
+        # Keep the k nearest so far. A stable sort puts the first row of the bank first among ties.
         order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
         indices = np.take_along_axis(indices, order, axis=1)
         similarities = np.take_along_axis(similarities, order, axis=1)
     return indices, (similarities / _GRID**2).astype("float32")
 
 
-def check_votes(k, count, temperature=1.0):
-    """Raises ValueError unless there are k rows in the bank, and the temperature of the votes is positive.
-
-    Args:
-        k: Number of neighbours.
-        count: Number of rows in the bank.
-        temperature: Float.
-    """
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= count:
-        raise ValueError(f"`k` must be between 1 and the number of rows in the bank, {count}. Received: k={k}")
-    if not 0 < temperature < np.inf:
-        raise ValueError(
-            f"`temperature` must be positive and finite. Received: temperature={temperature}. For the label of the "
-            "nearest row alone use k=1."
-        )
-
-
 def _nearest(queries, bank, k):
-    """The at most k nearest rows of a portion of the bank, sorted; of equals the first ones."""
+    """Returns the nearest rows of a chunk of the bank, sorted, at most k. The first rows win ties."""
     similarity = queries @ bank.T
     k = min(k, len(bank))
     nearest = np.argpartition(similarity, len(bank) - k, axis=1)[:, -k:]
-    found = np.take_along_axis(similarity, nearest, axis=1)
-    # The partition takes any of the rows that tie for the last place.
-    least = found.min(axis=1, keepdims=True)
-    tied = (similarity == least).sum(axis=1) > (found == least).sum(axis=1)
+    highest = np.take_along_axis(similarity, nearest, axis=1)
+    # `argpartition` picks arbitrary rows among those that tie for the last place.
+    least = highest.min(axis=1, keepdims=True)
+    tied = (similarity == least).sum(axis=1) > (highest == least).sum(axis=1)
     for row in np.flatnonzero(tied):
         above = np.flatnonzero(similarity[row] > least[row])
         nearest[row] = np.append(above, np.flatnonzero(similarity[row] == least[row])[: k - len(above)])
     nearest.sort(axis=1)
-    found = np.take_along_axis(similarity, nearest, axis=1)
-    order = np.argsort(-found, axis=1, kind="stable")
-    return np.take_along_axis(nearest, order, axis=1), np.take_along_axis(found, order, axis=1)
+    highest = np.take_along_axis(similarity, nearest, axis=1)
+    order = np.argsort(-highest, axis=1, kind="stable")
+    return np.take_along_axis(nearest, order, axis=1), np.take_along_axis(highest, order, axis=1)
 
 
 def knn_scores(train_features, train_labels, test_features, k=200, temperature=0.1):
-    """The votes of the k nearest training rows for each class, weighted by `exp(cosine / temperature)`.
+    """Class scores of the k nearest training rows, each weighted by `exp(cosine / temperature)`.
 
     Args:
-        train_features: Float array `(n, features)`, see `nearest_neighbors`, which also says what ties do.
-        train_labels: Integer array `(n,)`, 0 and up.
+        train_features: Float array `(n, features)`, the bank of `nearest_neighbors`.
+        train_labels: Integer array `(n,)` of class numbers from 0.
         test_features: Float array `(m, features)`.
-        k: Number of neighbours.
-        temperature: Positive float.
+        k: Number of neighbors.
+        temperature: Positive float, the softmax temperature of the votes.
 
     Returns:
-        Float array `(m, classes)`, each row up to a factor of its own.
+        Float array `(m, classes)`. Scores are comparable within a row only.
 
     Raises:
-        ValueError: If features or labels are wrong or do not fit each other, `k` is not in 1..n, or the temperature is
-            not positive.
+        ValueError: If features or labels are invalid or do not match, `k` is not in 1..n, or the temperature is not
+            positive.
 
     Example:
 
     >>> knn_scores([[1.0, 0.0], [0.0, 1.0]], [0, 1], [[0.9, 0.2]], k=1).tolist()
     [[1.0, 0.0]]
     """
-    checked = checks.checked_features(train_features, train_labels, test_features, finite=False)
+    checked = checked_feature_sets(train_features, train_labels, test_features, finite=False)
     votes, classes = _votes(*checked, k, temperature)
     scores = np.zeros((len(votes), int(classes[-1]) + 1))
     scores[:, classes] = votes
@@ -127,34 +110,35 @@ def knn_scores(train_features, train_labels, test_features, k=200, temperature=0
 
 
 def _votes(train_features, train_labels, test_features, k, temperature):
-    """The votes for the classes that there are, and the numbers of these classes."""
+    """Returns the votes `(m, present classes)` and the numbers of the classes that are present."""
     check_votes(k, len(train_features), temperature)
-    classes, places = np.unique(train_labels, return_inverse=True)
+    classes, columns = np.unique(train_labels, return_inverse=True)
     indices, similarities = nearest_neighbors(test_features, train_features, k)
-    # Relative to the nearest: the same votes up to a factor per row, and no overflow.
+    # Subtracting the highest similarity scales each row's votes and prevents overflow.
     weights = np.exp((similarities - similarities[:, :1]) / temperature)
     votes = np.zeros((len(indices), len(classes)))
-    np.add.at(votes, (np.arange(len(indices))[:, None], places[indices]), weights)
+    np.add.at(votes, (np.arange(len(indices))[:, None], columns[indices]), weights)
     return votes, classes
 
 
 def knn_predict(train_features, train_labels, test_features, k=200, temperature=0.1):
-    """Classifies by the labels of the k nearest training rows, weighted by `exp(cosine / temperature)`.
+    """Predicts classes by a vote of the k nearest training rows, each weighted by `exp(cosine / temperature)`.
 
-    Of equally similar rows those that come first in the bank vote, of classes with equal votes the lowest number wins.
+    Among equally similar rows, those that come first vote. Among classes with equal votes, the lowest number wins.
 
     Args:
         train_features: Float array `(n, features)`.
-        train_labels: Integer array `(n,)`, 0 and up.
+        train_labels: Integer array `(n,)` of class numbers from 0.
         test_features: Float array `(m, features)`.
-        k: Number of neighbours.
-        temperature: Positive float.
+        k: Number of neighbors.
+        temperature: Positive float, the softmax temperature of the votes.
 
     Returns:
-        Integer array `(m,)`: the predicted labels.
+        Integer array `(m,)` of predicted labels.
 
     Raises:
-        ValueError: As for `knn_scores`.
+        ValueError: If features or labels are invalid or do not match, `k` is not in 1..n, or the temperature is not
+            positive.
 
     Example:
 
@@ -165,40 +149,41 @@ def knn_predict(train_features, train_labels, test_features, k=200, temperature=
         Wu, Xiong, Yu, Lin: Unsupervised Feature Learning via Non-Parametric Instance Discrimination,
         https://arxiv.org/abs/1805.01978, section 3.4
     """
-    checked = checks.checked_features(train_features, train_labels, test_features, finite=False)
+    checked = checked_feature_sets(train_features, train_labels, test_features, finite=False)
     votes, classes = _votes(*checked, k, temperature)
     return classes[votes.argmax(axis=1)]
 
 
 def knn_accuracy(train_features, train_labels, test_features, test_labels, k=200, temperature=0.1):
-    """Top-1 accuracy of `knn_predict`, in [0, 1].
+    """Top-1 accuracy of `knn_predict`.
 
     Args:
-        train_features: See `knn_predict`.
-        train_labels: See `knn_predict`.
-        test_features: See `knn_predict`.
-        test_labels: Integer array `(m,)`.
-        k: See `knn_predict`.
-        temperature: See `knn_predict`.
+        train_features: Float array `(n, features)`.
+        train_labels: Integer array `(n,)` of class numbers from 0.
+        test_features: Float array `(m, features)`.
+        test_labels: Integer array `(m,)` of true class numbers.
+        k: Number of neighbors.
+        temperature: Positive float, the softmax temperature of the votes.
 
     Returns:
-        A float.
+        A float in [0, 1].
 
     Raises:
-        ValueError: As for `knn_scores`, and for test labels that are wrong or of classes that training does not have.
+        ValueError: If features or labels are invalid or do not match, training lacks a test class, `k` is not in 1..n,
+            or the temperature is not positive.
 
     Example:
 
     >>> knn_accuracy([[1.0, 0.0], [0.0, 1.0]], [0, 1], [[0.9, 0.2]], [0], k=2)
     1.0
     """
-    checked = checks.checked_features(train_features, train_labels, test_features, finite=False)
+    checked = checked_feature_sets(train_features, train_labels, test_features, finite=False)
     test_labels = labels.checked_test_labels(test_labels, checked[1], len(checked[2]))
     return float(np.mean(knn_predict(*checked, k, temperature) == test_labels))
 
 
 def unit_rows(features):
-    """Each row divided by its length; a row of zeros stays so.
+    """Divides each row by its L2 norm. Rows of zeros stay zero.
 
     Args:
         features: Float array `(n, features)`.
@@ -212,25 +197,25 @@ def unit_rows(features):
     [[1.0, 0.0], [0.0, 0.0]]
     """
     features = np.asarray(features, "float32")
-    return np.divide(features, _lengths(features), out=np.empty_like(features), casting="same_kind")
+    return np.divide(features, _norms(features), out=np.empty_like(features), casting="same_kind")
 
 
-def _whole_directions(features):
-    """Rows of length 2^26 of whole numbers, in float64."""
+def _rounded_directions(features):
+    """Returns unit vectors times 2^26, rounded to integers, as float64."""
     features = np.asarray(features, "float32")
-    directions = features / _lengths(features)
+    directions = features / _norms(features)
     directions *= _GRID
     return np.rint(directions, out=directions)
 
 
-def _lengths(features):
-    """The length of each row, a float64 array `(n, 1)`; 1 for a row of zeros.
+def _norms(features):
+    """Returns the L2 norm of each row, a float64 array `(n, 1)`, with 1 for rows of zeros.
 
-    In float64 squares neither overflow nor vanish. Each row is summed independently of the others.
+    In float64, squares neither overflow nor underflow. Each row is summed independently of the others.
     """
-    lengths = np.ones((len(features), 1))
-    for start in range(0, len(features), _LENGTH_ROWS):
-        rows = slice(start, start + _LENGTH_ROWS)
+    norms = np.ones((len(features), 1))
+    for start in range(0, len(features), _NORM_ROWS):
+        rows = slice(start, start + _NORM_ROWS)
         squares = np.square(features[rows], dtype="float64", order="C")
-        lengths[rows, 0] = np.sqrt(squares.sum(axis=1))
-    return np.where(lengths > 0, lengths, 1.0)
+        norms[rows, 0] = np.sqrt(squares.sum(axis=1))
+    return np.where(norms > 0, norms, 1.0)

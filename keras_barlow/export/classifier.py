@@ -3,7 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_barlow.evaluation.knn import check_votes, unit_rows
+from keras_barlow.evaluation.input_checks import check_votes
+from keras_barlow.evaluation.knn import unit_rows
 from keras_barlow.evaluation.linear import linear_classifier
 from keras_barlow.labels import checked_features, checked_labels
 

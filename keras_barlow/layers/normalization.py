@@ -1,4 +1,4 @@
-"""Batch normalization on TensorFlow's fused kernel, synchronized over replicas if asked."""
+"""Batch normalization with TensorFlow's fused kernel, optionally synchronized over replicas."""
 
 import keras
 import tensorflow as tf
@@ -9,20 +9,20 @@ from keras_barlow import distribution, keras_internals
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization` on TensorFlow's fused kernel.
+    """`keras.layers.BatchNormalization` with TensorFlow's fused kernel.
 
-    Keras 3 computes batch normalisation as a dozen separate kernels, which took half of the time of a
-    training step on the CPU (keras-team/keras-core#225). This layer gives the same numbers (the moving
-    variance is the biased one, as in Keras) from one kernel. With `synchronized=True` the replicas exchange one sum of
-    `2 C + 1` numbers forward and one of `2 C` backward, for C channels; they may have different numbers of rows, or
-    none. Keras' route remains for an axis other than the last, a mask, renormalisation and float64.
+    Keras 3 computes batch normalization in a dozen separate kernels, which took half the time of a training step on the
+    CPU (keras-team/keras-core#225). This layer computes the same values in one kernel, including the biased moving
+    variance of Keras. With `synchronized=True`, the replicas exchange one sum of `2 C + 1` numbers in the forward pass
+    and one of `2 C` in the backward pass, for C channels. They may have different numbers of rows, or none. The layer
+    falls back to Keras for an axis other than the last, a mask, renormalization, and float64.
 
-    The defaults are those of the paper's code (PyTorch): momentum 0.9, epsilon 1e-5.
+    The defaults follow the PyTorch code of the paper: momentum 0.9, epsilon 1e-5.
 
     Args:
-        momentum: Share of the moving statistics that one update keeps.
-        epsilon: Added to the variance.
-        **kwargs: Those of `keras.layers.BatchNormalization`.
+        momentum: Momentum of the moving statistics: the fraction that an update keeps.
+        epsilon: Small float that is added to the variance.
+        **kwargs: Keyword arguments of `keras.layers.BatchNormalization`.
 
     Example:
 
@@ -37,13 +37,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
-        if not self._fused_kernel_serves(inputs, mask):
+        if not self._supports_fused_kernel(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
         channels = inputs.shape[-1]
         gamma = ops.cast(self.gamma, "float32") if self.scale else tf.ones((channels,))
         beta = ops.cast(self.beta, "float32") if self.center else tf.zeros((channels,))
         shape = ops.shape(inputs)
-        # The kernel takes images; every other rank is a column of 1 x 1 images.
+        # The kernel expects images, so reshape inputs of other ranks to 1 x 1 images.
         images = inputs if len(shape) == 4 else ops.reshape(inputs, (-1, 1, 1, channels))
         if not (training and self.trainable):
             outputs, _, _ = tf.compat.v1.nn.fused_batch_norm(
@@ -61,11 +61,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
                 outputs, mean, variance = _normalize_over_replicas(images, gamma, beta, self.epsilon, near_mean)
             else:
                 outputs, mean, variance = _normalize(images, gamma, beta, self.epsilon)
-            self._move(self.moving_mean, mean)
-            self._move(self.moving_variance, variance)
+            self._update_statistic(self.moving_mean, mean)
+            self._update_statistic(self.moving_variance, variance)
         return ops.cast(ops.reshape(outputs, shape), self.compute_dtype)
 
-    def _fused_kernel_serves(self, inputs, mask):
+    def _supports_fused_kernel(self, inputs, mask):
         return (
             mask is None
             # Keras before 3.14 has no renormalization.
@@ -74,34 +74,37 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "float16", "bfloat16")
         )
 
-    def _move(self, statistic, value):
-        # In float32, also where a pure bfloat16 or float16 policy stores the statistic in less.
-        moved = ops.cast(statistic, "float32") * self.momentum + value * (1.0 - self.momentum)
-        statistic.assign(ops.cast(moved, statistic.dtype))
+    def _update_statistic(self, statistic, value):
+        # Compute in float32 even if a pure bfloat16 or float16 policy stores the statistic in lower precision.
+        average = ops.cast(statistic, "float32") * self.momentum + value * (1.0 - self.momentum)
+        statistic.assign(ops.cast(average, statistic.dtype))
 
 
 def _normalize(images, gamma, beta, epsilon):
-    """The kernel that takes the moments by itself. Returns `(outputs, mean, biased variance)`."""
+    """Normalizes by the moments of the batch. Returns `(outputs, mean, biased variance)`."""
     outputs, mean, sample_variance = tf.compat.v1.nn.fused_batch_norm(
         images, gamma, beta, epsilon=epsilon, is_training=True
     )
-    # The kernel reports the variance with Bessel's correction.
+    # The kernel returns the variance with Bessel's correction.
     count = ops.cast(ops.size(images) // images.shape[-1], "float32")
     return outputs, mean, sample_variance * (count - 1.0) / count
 
 
 def _normalize_over_replicas(images, gamma, beta, epsilon, near_mean):
-    """Normalises by the moments of all replicas: the kernel applies them, and its gradient is completed by hand.
+    """Normalizes by the moments of all replicas.
+
+    The kernel treats the moments as constants, so a custom gradient adds the missing terms.
 
     Args:
-        images: `(n, height, width, C)`; `n` may differ between replicas and be 0.
-        gamma: `(C,)`.
-        beta: `(C,)`.
-        epsilon: Added to the variance.
-        near_mean: `(C,)`, the same on every replica: the variance is summed around it, which keeps its digits.
+        images: Tensor `(n, height, width, C)`, where `n` may differ between replicas and may be 0.
+        gamma: Scale, a float32 tensor `(C,)`.
+        beta: Shift, a float32 tensor `(C,)`.
+        epsilon: Small float that is added to the variance.
+        near_mean: Float32 tensor `(C,)`, equal on all replicas. Summing squares around a value close to the mean
+            preserves the precision of the variance.
 
     Returns:
-        The triple `(outputs, mean, variance)`, moments over all replicas.
+        The triple `(outputs, mean, variance)`, with the moments of all replicas.
     """
     channels = images.shape[-1]
     shifted = tf.cast(images, tf.float32) - near_mean
@@ -120,8 +123,8 @@ def _normalize_over_replicas(images, gamma, beta, epsilon, near_mean):
         )
 
         def gradient(upstream):
-            # This kernel holds the moments fixed: d * gamma / s, sum(d * x_hat) and sum(d) of the own rows.
-            own, d_gamma, d_beta, _, _ = tf.raw_ops.FusedBatchNormGradV3(
+            # With fixed moments: d * gamma / s, sum(d * x_hat) and sum(d) over the rows of this replica.
+            d_fixed, d_gamma, d_beta, _, _ = tf.raw_ops.FusedBatchNormGradV3(
                 y_backprop=upstream,
                 x=images,
                 scale=gamma,
@@ -132,11 +135,11 @@ def _normalize_over_replicas(images, gamma, beta, epsilon, near_mean):
                 is_training=False,
             )
             means = distribution.sum_over_replicas(tf.concat([d_gamma, d_beta], axis=0)) / total
-            # The moments move with the rows: subtract gamma / s * (mean(d) + x_hat * mean(d * x_hat)).
+            # The moments depend on the rows: subtract gamma / s * (mean(d) + x_hat * mean(d * x_hat)).
             deviation = tf.sqrt(variance + epsilon)
             slope = gamma * means[:channels] / tf.square(deviation)
             offset = gamma * means[channels:] / deviation - slope * mean
-            d_images = tf.cast(own, tf.float32) - (tf.cast(images, tf.float32) * slope + offset)
+            d_images = tf.cast(d_fixed, tf.float32) - (tf.cast(images, tf.float32) * slope + offset)
             return tf.cast(d_images, images.dtype), d_gamma, d_beta
 
         return outputs, gradient
@@ -145,21 +148,21 @@ def _normalize_over_replicas(images, gamma, beta, epsilon, near_mean):
 
 
 def synchronize_batch_norm(model, synchronized=True):
-    """Makes the batch normalisation of a Keras backbone synchronised and fast, or gives it back to Keras.
+    """Converts the batch normalization of a backbone to the synchronized, fused layer, or back to that of Keras.
 
-    The layers change where they stand: graph, names, weights and optimizers that know them stay, nested models
-    included. Call it before the model is trained or compiled into a function.
+    The layers are converted in place, also in nested models, so their names and weights and the graph of the model stay
+    the same. Call this function before the model is trained or traced.
 
     Args:
-        model: `keras.Model` whose `keras.layers.BatchNormalization` layers, and those of this library, are changed.
-        synchronized: True: every one becomes a synchronised `normalization.BatchNormalization`. False: every one
-            becomes Keras' own layer, unsynchronised, so that the model loads without this library.
+        model: `keras.Model` with batch normalization layers of Keras or of this package.
+        synchronized: If True, convert to synchronized `BatchNormalization` layers. If False, convert to unsynchronized
+            Keras layers, so that the saved model loads without this package.
 
     Returns:
         `model`.
 
     Raises:
-        ValueError: If the model has no batch normalisation.
+        ValueError: If the model has no batch normalization layers.
 
     Example:
 
@@ -167,15 +170,15 @@ def synchronize_batch_norm(model, synchronized=True):
     >>> synchronize_batch_norm(backbone).layers[0].synchronized
     True
     """
-    known = (keras.layers.BatchNormalization, BatchNormalization)
-    layers = [layer for layer in keras_internals.flat_layers(model) if type(layer) in known]
+    classes = (keras.layers.BatchNormalization, BatchNormalization)
+    layers = [layer for layer in keras_internals.flat_layers(model) if type(layer) in classes]
     if not layers:
         raise ValueError(
-            "The model must have layers of batch normalisation. "
-            f"Received: model={model.name!r}, which has none. It needs no synchronisation."
+            "The model must have batch normalization layers. "
+            f"Received: model={model.name!r}, which has none. Use it without synchronization."
         )
     for layer in layers:
-        # The subclass has no state of its own, so that a layer can change its class and keep its weights.
+        # The subclass adds no state, so a layer can change its class and keep its weights.
         keras_internals.change_class(layer, BatchNormalization if synchronized else keras.layers.BatchNormalization)
         layer.synchronized = synchronized
     return model

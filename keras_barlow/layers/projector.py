@@ -1,4 +1,4 @@
-"""The projector: from the encoder's features to the embeddings that the loss sees."""
+"""The projector from features of the encoder to the embeddings of the loss."""
 
 import numbers
 
@@ -10,28 +10,28 @@ from keras_barlow.layers.normalization import BatchNormalization
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
 class Projector(keras.layers.Layer):
-    """A multi-layer perceptron with batch normalisation and ReLU between its linear layers.
+    """A multilayer perceptron with batch normalization and ReLU between its linear layers.
 
-    The last layer is linear alone: the loss standardises the embeddings by itself (the "BN without scale and
-    shift" of the reference).
+    The last layer is only linear, because the loss standardizes the embeddings itself (the "BN without scale and shift"
+    of the reference code).
 
     Args:
-        widths: Output width of each linear layer; the last is D, the size of the embeddings. The paper:
+        widths: Output width of each linear layer. The last width is D, the size of the embeddings. The paper uses
             `(8192, 8192, 8192)`.
-        use_bias: Whether the linear layers have biases. The paper: no.
-        use_batch_norm: Whether to normalise after all but the last layer.
-        synchronized: Whether batch normalisation takes its moments over all replicas.
-        **kwargs: Those of `keras.layers.Layer`.
+        use_bias: Whether the linear layers have biases. The paper uses none.
+        use_batch_norm: Whether to normalize after each layer but the last.
+        synchronized: Whether batch normalization uses the moments of all replicas.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
         features: Float tensor `(batch, features)`.
-        training: Python boolean: moments of the batch, or the moving ones.
+        training: Whether batch normalization uses the moments of the batch instead of the moving averages.
 
     Returns:
         Tensor `(batch, widths[-1])` in the layer's compute dtype.
 
     Raises:
-        ValueError: If `widths` is empty or has a width that is no positive integer.
+        ValueError: If `widths` is empty or contains anything but positive integers.
 
     Example:
 
@@ -56,7 +56,7 @@ class Projector(keras.layers.Layer):
                 layers.Dense(
                     width,
                     use_bias=use_bias,
-                    # Uniform within 1 / sqrt(inputs): the initialisation of the reference's linear layers.
+                    # Uniform within 1 / sqrt(inputs), as in the linear layers of the reference code.
                     kernel_initializer=keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform"),
                     dtype=self.dtype_policy,
                     name=f"dense{index}",
@@ -78,7 +78,7 @@ class Projector(keras.layers.Layer):
 
     def call(self, features, training=None):
         for layer in self._chain:
-            # Keras hands `training` down to the layers that take it.
+            # Keras passes `training` on to the layers.
             features = layer(features)
         return features
 

@@ -1,4 +1,4 @@
-"""Standardization of images, the first layer of every encoder."""
+"""Standardization of images, the first layer of all encoders in this package."""
 
 import keras
 import numpy as np
@@ -9,15 +9,15 @@ from keras_barlow import image_scale
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
 class Standardize(keras.layers.Layer):
-    """Standardises images on 0..255: `(x - 255 mean) / (255 deviation)`, channel by channel.
+    """Standardizes images on 0..255 per channel: `(x - 255 mean) / (255 deviation)`.
 
-    The first layer of every encoder here, so that training, `predict` and the export cannot disagree about
-    the scale. It computes in float32 also under a mixed policy: bfloat16 would round 254.6 to 255 first.
+    As the first layer of the encoder, it fixes the image scale for training, `predict` and the export. It computes in
+    float32 even under a mixed policy, because bfloat16 would round 254.6 to 255.
 
     Args:
-        mean: One float, or one per channel, on [0, 1].
-        deviation: The same, positive.
-        **kwargs: Those of `keras.layers.Layer`.
+        mean: Mean of the images on [0, 1], one float or one per channel.
+        deviation: Positive standard deviation of the images on [0, 1], one float or one per channel.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
         images: uint8 or float tensor `(..., channels)` on 0..255.
@@ -26,8 +26,7 @@ class Standardize(keras.layers.Layer):
         Tensor of the same shape in the layer's compute dtype.
 
     Raises:
-        ValueError: If a deviation is not positive, or the images have another number of channels than `mean` or
-            `deviation`.
+        ValueError: If a deviation is not positive, or `mean` or `deviation` does not match the number of channels.
 
     Example:
 
@@ -51,7 +50,7 @@ class Standardize(keras.layers.Layer):
             if channels is not None and count not in (1, channels):
                 raise ValueError(
                     f"`{name}` must be one number, or one per channel of images (..., channels). Received: {count} for "
-                    f"{channels} channels. Pass {name} with 1 or {channels} numbers, or put the channels last."
+                    f"{channels} channels. Pass 1 or {channels} numbers, or use channels-last images."
                 )
 
     def call(self, images):

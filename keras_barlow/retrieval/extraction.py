@@ -7,7 +7,7 @@ import time
 import keras
 import numpy as np
 
-from keras_barlow.evaluation.features import check_images
+from keras_barlow.evaluation.input_checks import check_images
 from keras_barlow.retrieval import fingerprints, storage
 from keras_barlow.whole_files import UNFINISHED, replacing
 

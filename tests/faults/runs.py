@@ -1,4 +1,4 @@
-"""Starting the run of `training.py`, watching it and ending it."""
+"""Starts, watches and stops runs of `training.py`."""
 
 import json
 import os
@@ -19,7 +19,7 @@ SECONDS = 240
 
 
 def start(folder, result, workers=1, **arguments):
-    """Starts the run; its errors come through a pipe."""
+    """Starts the run, with a pipe for its error messages."""
     launched = [] if workers == 1 else ["-m", "keras_barlow.launch", f"--workers={workers}"]
     command = [sys.executable, *launched, str(SCRIPT), str(folder), str(result)]
     return subprocess.Popen(
@@ -28,7 +28,7 @@ def start(folder, result, workers=1, **arguments):
 
 
 def start_workers(folder, result):
-    """Starts the run on two workers as two machines would, without a launcher to watch them."""
+    """Starts the run on two workers without the launcher, as on two machines."""
     with socket.socket() as one, socket.socket() as two:
         one.bind(("localhost", 0))
         two.bind(("localhost", 0))
@@ -45,19 +45,19 @@ def start_workers(folder, result):
 
 
 def finish(process):
-    """Waits for the end of the run: its exit status, output and errors."""
+    """Waits for the end of the run and returns its exit status, output and error messages."""
     output, errors = process.communicate(timeout=SECONDS)
     return process.returncode, output, errors
 
 
 def kill(process, signal_number=signal.SIGKILL):
-    """Ends a run at once."""
+    """Kills a run."""
     process.send_signal(signal_number)
     return finish(process)
 
 
 def wait_until(condition, process):
-    """Looks every millisecond, until the condition holds or the run has ended."""
+    """Polls every millisecond until the condition holds or the run has ended."""
     deadline = time.monotonic() + SECONDS
     while not condition() and process.poll() is None:
         if time.monotonic() > deadline:
@@ -66,7 +66,7 @@ def wait_until(condition, process):
 
 
 def wait_for_steps(folder, process, seconds=0.0):
-    """Waits until the run has saved a step, and then a while."""
+    """Waits until the run has saved a step, and then for a while longer."""
     before = newest(folder)
     wait_until(lambda: newest(folder) != before, process)
     time.sleep(seconds)
@@ -78,7 +78,7 @@ def wait_for_a_write(folder, process):
 
 
 def newest(folder):
-    """Number of the last step that is saved, 0 for none."""
+    """Returns the number of the last saved step, 0 if there is none."""
     paths = checkpoint.list_checkpoints(folder)
     return int(paths[-1].stem.removeprefix("step-")) if paths else 0
 
@@ -102,6 +102,6 @@ def wait_until_caught(process, number):
 
 
 def workers_of(process):
-    """The process numbers of a launcher's workers, in their order (Linux)."""
+    """Returns the process IDs of a launcher's workers in order (Linux)."""
     children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return sorted(map(int, children))

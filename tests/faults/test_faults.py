@@ -19,7 +19,7 @@ from tests.faults import runs
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """The result of the run of one process that nothing disturbs."""
+    """The result of an undisturbed run in one process."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     status, _, errors = runs.finish(runs.start(folder / "checkpoints", folder / "result.npz"))
     assert status == 0, errors
@@ -34,7 +34,7 @@ def test_kills_at_any_moment_lose_nothing(uninterrupted, tmp_path, kills):
     for number in range(kills):
         process = runs.start(folder, result)
         if number % 10 == 9:
-            # While it starts, loads or traces.
+            # Kill it while it starts, loads or traces.
             time.sleep(rng.uniform(0.5, 6.0))
         elif number % 2:
             runs.wait_for_steps(folder, process, rng.uniform(0.0, 0.3))
@@ -45,7 +45,7 @@ def test_kills_at_any_moment_lose_nothing(uninterrupted, tmp_path, kills):
         assert status == -signal.SIGKILL and not result.exists(), errors
         in_a_write += any(folder.glob("*.unfinished"))
         steps.append(runs.newest(folder))
-        # What is there under its final name is whole.
+        # Files under their final names are complete.
         for path in checkpoint.list_checkpoints(folder):
             checkpoint.read(path.read_bytes())
     status, _, errors = runs.finish(runs.start(folder, result))
@@ -84,7 +84,7 @@ def test_a_damaged_checkpoint_costs_its_steps_and_nothing_else(uninterrupted, tm
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 24 MB, which holds a few checkpoints."""
+    """A file system of 24 MB, enough for a few checkpoints."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
@@ -120,7 +120,7 @@ def test_a_disk_that_becomes_read_only_leaves_the_last_checkpoint(small_disk, tm
     folder, result = small_disk / "checkpoints", tmp_path / "result.npz"
     process = runs.start(folder, result)
     runs.wait_for_steps(folder, process)
-    # A file that is open for writing keeps the disk writable for a moment.
+    # A file that is open for writing keeps the file system writable for a moment.
     remount = ["mount", "-o", "remount,ro", small_disk]
     runs.wait_until(lambda: subprocess.run(remount, capture_output=True).returncode == 0, process)
     status, _, errors = runs.finish(process)
@@ -134,7 +134,7 @@ def test_sigterm_while_compiling_saves_and_goes_on(uninterrupted, tmp_path):
     folder, result = tmp_path / "checkpoints", tmp_path / "result.npz"
     process = runs.start(folder, result)
     assert process.stdout.readline() == "fit\n"
-    # From when the signal is heeded: on a busy machine that is later than from the beginning of `fit`.
+    # Wait for the signal handler: on a busy machine, it is installed some time after `fit` has started.
     runs.wait_until_caught(process, signal.SIGTERM)
     assert runs.newest(folder) == 0
     status, _, errors = runs.kill(process, signal.SIGTERM)

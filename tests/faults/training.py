@@ -24,7 +24,7 @@ def main(folder, result):
     keras.utils.set_random_seed(3)
     with strategy.scope():
         encoder = kb.encoders.resnet((1,), input_shape=(8, 8, 3), stem="small", width=8, synchronized=True)
-        # Wide, so that a checkpoint takes as long to write as a step takes: many kills come in the middle of it.
+        # Wide, so that writing a checkpoint takes as long as a step and many kills interrupt it.
         model = kb.BarlowTwins(encoder, kb.Projector((512, 512), synchronized=True), kb.views.barlow_twins(8, seed=0))
         model.compile(keras.optimizers.Adam(1e-3))
     checkpoints = kb.callbacks.Checkpoints(folder, every=1)
@@ -35,7 +35,7 @@ def main(folder, result):
         sys.exit(f"error: {error}")
     state = kb.checkpoint.state_of(model)
     if chief and not checkpoints.interrupted:
-        # A logged loss is a sum by several threads, in no fixed order; nothing of the training comes from it.
+        # Several threads sum the logged loss in varying order. Training does not depend on it.
         np.savez(result, **{name: array for name, array in state.items() if not name.startswith("metrics/")})
     kb.distribution.agreement(strategy)(False)
 
