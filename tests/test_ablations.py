@@ -63,6 +63,7 @@ def start(folder, output, *flags):
     return subprocess.Popen([*command, "--seeds=1", *flags], env=environment, **pipes)
 
 
+@pytest.mark.full
 def test_sigterm_leaves_a_run_unfinished_and_it_goes_on(folder, tmp_path):
     output = tmp_path / "table"
     process = start(folder, output)
@@ -79,8 +80,8 @@ def test_sigterm_leaves_a_run_unfinished_and_it_goes_on(folder, tmp_path):
     assert [len(runs) for runs in scores.values()] == [1, 1]
 
 
-@pytest.mark.parametrize("compared", [False, pytest.param(True, marks=pytest.mark.full)])
-def test_a_table_goes_on_after_a_kill(folder, tmp_path, compared):
+@pytest.mark.full
+def test_a_table_goes_on_after_a_kill(folder, tmp_path):
     output = tmp_path / "table"
     process = start(folder, output)
     while not list(output.glob("*/seed0/results.json")) and process.poll() is None:
@@ -98,7 +99,6 @@ def test_a_table_goes_on_after_a_kill(folder, tmp_path, compared):
     assert min(np.asarray(Image.open(output / "table.png")).shape[:2]) > 100
     _, errors = (process := start(folder, output, "--epochs=3")).communicate(timeout=200)
     assert process.returncode == 1 and "must have the same settings. Received: other epochs" in errors
-    if compared:
-        _, errors = (process := start(folder, tmp_path / "whole")).communicate(timeout=200)
-        assert process.returncode == 0, errors
-        assert json.loads((tmp_path / "whole" / "table.json").read_text()) == scores
+    _, errors = (process := start(folder, tmp_path / "whole")).communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert json.loads((tmp_path / "whole" / "table.json").read_text()) == scores

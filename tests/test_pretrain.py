@@ -31,17 +31,17 @@ def check_pictures(output):
         assert picture.std() > 5 and min(picture.shape) > 200
 
 
-def test_a_run_leaves_everything_it_promises(folder, tmp_path):
+def test_a_run_leaves_everything_it_promises(script, folder, tmp_path, capsys):
     output = tmp_path / "run"
     archive = shutil.make_archive(tmp_path / "images", "zip", folder)
     flags = [f"--data_dir={archive}", "--epochs=2", "--batch_size=16", f"--output_dir={output}", "--seed=1", "--resume"]
-    done = pretrain(*flags, "--max_seconds=1")
-    assert done.returncode == 0, done.stderr
-    assert f"There is nothing to resume in {output}: this run begins." in done.stdout
+    with flagsaver.flagsaver():
+        script.FLAGS(["pretrain.py", *flags, "--max_seconds=1"])
+        script.main(None)
+    printed = capsys.readouterr().out
+    assert f"There is nothing to resume in {output}: this run begins." in printed
     saved = output / "checkpoints" / kb.checkpoint.name_of(1)
-    assert (
-        f"Stopped by the limit of 1 seconds and saved {saved}. Go on with the same command and --resume." in done.stdout
-    )
+    assert f"Stopped by the limit of 1 seconds and saved {saved}. Go on with the same command and --resume." in printed
     assert not (output / "results.json").exists()
 
     done = pretrain(*flags)
@@ -65,11 +65,13 @@ def test_a_run_leaves_everything_it_promises(folder, tmp_path):
     model = keras.models.load_model(output / "model.keras")
     assert model.predict(np.zeros((2, 32, 32, 3), "uint8"), verbose=0).shape == (2, model.encoder.output_shape[1])
 
-    again = pretrain(*flags)
-    assert again.returncode == 0 and f"The run in {output} is finished." in again.stdout
-    again = pretrain(f"--data_dir={folder}", f"--output_dir={output}")
-    assert again.returncode != 0
-    assert "must be empty, so that no other run is overwritten" in again.stderr
+    with flagsaver.flagsaver():
+        script.FLAGS(["pretrain.py", *flags])
+        script.main(None)
+    assert f"The run in {output} is finished." in capsys.readouterr().out
+    with flagsaver.flagsaver(), pytest.raises(SystemExit, match="must be empty, so that no other run is overwritten"):
+        script.FLAGS(["pretrain.py", f"--data_dir={folder}", f"--output_dir={output}"])
+        script.main(None)
 
 
 # Once in a process: absl refuses to define a flag again, and tests of other modules may come between.
@@ -82,6 +84,7 @@ def script():
     return module
 
 
+@pytest.mark.full
 def test_crops_from_files_without_labels(script, folder, tmp_path, monkeypatch, capsys, caplog):
     output = tmp_path / "run"
     # As the recipe for ImageNet has it, in precision too: NumPy's files do not know bfloat16.
@@ -134,6 +137,7 @@ def test_an_error_is_a_line_and_not_a_traceback(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.full
 def test_views_are_shown(folder, tmp_path):
     picture = tmp_path / "views.png"
     flags = ["--policy=simclr", "--without=jitter", "--image_size=24", "--count=3", f"--output={picture}"]

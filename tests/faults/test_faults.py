@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from keras_barlow import checkpoint
+from tests import shared
 from tests.faults import runs
 
 
@@ -26,7 +27,7 @@ def uninterrupted(tmp_path_factory):
     return folder / "result.npz"
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.full)])
+@pytest.mark.parametrize("kills", shared.few([1, 2, 20], 1))
 def test_kills_at_any_moment_lose_nothing(uninterrupted, tmp_path, kills):
     rng = random.Random(kills)
     folder, result = tmp_path / "checkpoints", tmp_path / "result.npz"
@@ -96,6 +97,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.full
 def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(uninterrupted, small_disk, tmp_path):
     folder, result = small_disk / "checkpoints", tmp_path / "result.npz"
     process = runs.start(folder, result)
@@ -130,6 +132,7 @@ def test_a_disk_that_becomes_read_only_leaves_the_last_checkpoint(small_disk, tm
     assert status == 1 and "Read-only file system" in errors
 
 
+@pytest.mark.full
 def test_sigterm_while_compiling_saves_and_goes_on(uninterrupted, tmp_path):
     folder, result = tmp_path / "checkpoints", tmp_path / "result.npz"
     process = runs.start(folder, result)
