@@ -1,4 +1,4 @@
-"""What the benchmarks share: measurements in processes of their own, parts of the peers, the file of results."""
+"""Shared parts of the benchmarks: measurements in separate processes, parts of the peers, and the results file."""
 
 import importlib.util
 import json
@@ -10,17 +10,17 @@ import sys
 
 
 def in_process(script, *arguments):
-    """Runs a benchmark again as a process of its own and reads the JSON of its last line."""
+    """Runs a benchmark script in a separate process and parses the last line of its output as JSON."""
     command = [sys.executable, script, *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def in_turn(script, contenders, rounds, *arguments):
-    """Measures contenders one after the other, each in a process of its own, and all of them again.
+    """Measures contenders alternately, each in a separate process.
 
     Returns:
-        For each contender the list of what it printed last, a number, round by round.
+        Dictionary from each contender to the list of its results, one number per round.
     """
     measured = {name: [] for name in contenders}
     for _ in range(rounds):
@@ -30,7 +30,7 @@ def in_turn(script, contenders, rounds, *arguments):
 
 
 def pil_crop(image, size):
-    """A random crop of a PIL image, resized to a square, as torchvision's RandomResizedCrop makes it."""
+    """Returns a random crop of a PIL image, resized to a square, like torchvision's RandomResizedCrop."""
     from PIL import Image
 
     width, height = image.size
@@ -45,7 +45,7 @@ def pil_crop(image, size):
 
 
 def lightly_loss(path, redundancy_weight):
-    """lightly's `BarlowTwinsLoss`, from its one file: the package imports torchvision."""
+    """Returns lightly's `BarlowTwinsLoss`, loaded from its source file, because the package imports torchvision."""
     specification = importlib.util.spec_from_file_location("lightly_loss", path)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
@@ -53,7 +53,7 @@ def lightly_loss(path, redundancy_weight):
 
 
 def write(results, path):
-    """Writes results as JSON, with the machine they were measured on, if there is a path."""
+    """Writes results and the kind of machine as JSON, unless `path` is None."""
     if path:
         with open(path, "w", encoding="utf-8") as file:
             json.dump({**results, "cpus": os.cpu_count(), "machine": os.uname().machine}, file, indent=2)

@@ -1,12 +1,12 @@
-"""Photographs a second, from files to batches of two random 224 px crops: this library against PIL, on all cores.
+"""Photographs per second, from files to batches of two random 224 px crops: this library and PIL, on all cores.
 
     python benchmarks/input_pipeline.py --photos=photos.zip --results=benchmarks/results/input_pipeline.json
 
-The archive is unpacked to a temporary folder first. Both decode every photograph once, cut two boxes drawn alike,
-resize them bicubic with antialiasing and hand over uint8 batches in this process. PIL does so in a pool of one thread
-per core (it lets other threads run while it works) and in a pool of one process per core; the faster of the two counts.
-One after the other, each in a process of its own, and again in turn: what is written is the median over the rounds of
-the median pass over the photographs.
+The archive is first unpacked to a temporary folder. Both contenders decode each photograph once, sample two boxes from
+the same distribution, resize them with antialiased bicubic interpolation, and return uint8 batches to this process. PIL
+runs in a pool of one thread per core (it releases the GIL) and in a pool of one process per core; the faster pool
+counts. The contenders alternate, each in a separate process. The result is the median over rounds of the median pass
+over the photographs.
 """
 
 import argparse
@@ -29,7 +29,7 @@ SIZE, BATCH, PASSES = 224, 32, 9
 
 
 def keras_barlow(folder):
-    """Seconds of each pass over the photographs, after a first one."""
+    """Returns the seconds of each pass over the photographs after a warm-up pass, and the images per pass."""
     import keras_barlow as kb
 
     train, _ = kb.data.load(folder, image_size=SIZE, labels=False, memory_limit=0)
@@ -56,7 +56,7 @@ def pil_passes(folder, pool):
 
 
 def pil_batch(paths):
-    """Two uint8 arrays `(n, size, size, 3)`, as torchvision's RandomResizedCrop makes them."""
+    """Returns two uint8 arrays `(n, size, size, 3)` of crops like those of torchvision's RandomResizedCrop."""
     pairs = []
     for path in paths:
         image = Image.open(path).convert("RGB")
@@ -75,10 +75,10 @@ def timed(one_pass):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", required=True, help="a .zip of photographs, or with --contender a folder")
-    parser.add_argument("--rounds", type=int, default=5, help="times that each is measured, in turn")
+    parser.add_argument("--photos", required=True, help="zip archive of photographs, or a folder with --contender")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each contender, alternating")
     parser.add_argument("--results", help="JSON file to write")
-    parser.add_argument("--contender", choices=CONTENDERS, help="measure this one here and print images a second")
+    parser.add_argument("--contender", choices=CONTENDERS, help="measure only this one and print images per second")
     arguments = parser.parse_args()
     if arguments.contender:
         seconds, images = globals()[arguments.contender](arguments.photos)

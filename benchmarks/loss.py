@@ -1,13 +1,13 @@
-"""The loss and its gradient: ours, the D x D form by automatic differentiation, and lightly's.
+"""Loss and gradient: this library, the D x D form with automatic differentiation, and lightly.
 
     python benchmarks/loss.py --output=benchmarks/results/loss.json
     python benchmarks/loss.py --features=128 --output=benchmarks/results/loss_128.json
 
-For each batch size N and D features, 8192 unless told: the median of 9 times of value and gradient (99 for few
-features), the extra memory at the peak, and what each of 8 replicas hands to collectives, counted while tracing
-(lightly's: its one sum of the matrix, by its source). lightly's column needs PyTorch and `--lightly`, the path of its
-`barlow_twins_loss.py` (lightly itself imports torchvision). Every row and column runs in a process of its own, one
-after the other, and the ratios are of one run.
+For each batch size N and D features (8192 by default), the benchmark reports the median time of value and gradient over
+9 runs (99 for few features), the extra memory at the peak, and the data that each of 8 replicas passes to collectives.
+The latter is counted while tracing; for lightly it is the sum of one matrix, according to its source. lightly's column
+needs PyTorch and `--lightly`, the path of its `barlow_twins_loss.py` (lightly itself imports torchvision). Every
+measurement runs in a separate process, one after another, and all ratios are within one run.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def embeddings(rows, features):
 
 
 def ours(rows, features, _):
-    """`BarlowTwinsLoss`, value and gradient as the training step takes them."""
+    """Value and gradient of `BarlowTwinsLoss`, as computed by the training step."""
     import tensorflow as tf
 
     import keras_barlow as kb
@@ -44,7 +44,7 @@ def ours(rows, features, _):
 
 
 def matrix(rows, features, _):
-    """The D x D form, as every other implementation has it, by automatic differentiation."""
+    """The D x D form of other implementations, with automatic differentiation."""
     import tensorflow as tf
 
     z_a, z_b = map(tf.constant, embeddings(rows, features))
@@ -80,10 +80,10 @@ def lightly(rows, features, path):
 
 
 def measure(name, rows, features, path):
-    """Median time and extra memory of one loss, in this process."""
+    """Measures the median time and extra memory of one loss in this process."""
     step = {"ours": ours, "matrix": matrix, "lightly": lightly}[name](rows, features, path)
     if name != "lightly":
-        # A first call on other data loads what TensorFlow loads once; what remains is the loss's own.
+        # Let TensorFlow load its libraries first, so that they do not count as memory of the loss.
         import tensorflow as tf
 
         tf.linalg.matmul(tf.ones((64, 64)), tf.ones((64, 64)))
@@ -92,7 +92,7 @@ def measure(name, rows, features, path):
     step()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     times = []
-    # More where a call takes a millisecond.
+    # Repeat more often if a call takes only a millisecond.
     for _ in range(9 if features > 1000 else 99):
         started = time.perf_counter()
         step()
@@ -101,7 +101,7 @@ def measure(name, rows, features, path):
 
 
 def exchanged(rows, form, features):
-    """MiB that one of 8 replicas hands to collectives, counted while the loss is traced on 8 logical devices."""
+    """Counts the MiB that one of 8 replicas passes to collectives while the loss is traced on 8 logical devices."""
     import tensorflow as tf
 
     import keras_barlow as kb
@@ -119,7 +119,7 @@ def exchanged(rows, form, features):
 
         return call
 
-    # TensorFlow's gather pads its rows in the graph, where their number is no longer seen: count at the calls.
+    # Count at the calls, because TensorFlow's gather pads its rows and hides their number in the graph.
     for name in ("gather_rows", "sum_over_replicas"):
         setattr(kb.distribution, name, counted(getattr(kb.distribution, name)))
 
@@ -138,8 +138,8 @@ def main():
     parser.add_argument("--features", type=int, default=8192)
     parser.add_argument("--lightly", help="path of lightly's loss/barlow_twins_loss.py")
     parser.add_argument("--output", help="JSON file to write")
-    parser.add_argument("--measure", nargs=2, metavar=("LOSS", "ROWS"), help="for the processes of its own")
-    parser.add_argument("--exchanged", nargs=2, metavar=("ROWS", "FORM"), help="the same")
+    parser.add_argument("--measure", nargs=2, metavar=("LOSS", "ROWS"), help="used internally for subprocesses")
+    parser.add_argument("--exchanged", nargs=2, metavar=("ROWS", "FORM"), help="used internally for subprocesses")
     arguments = parser.parse_args()
     features = arguments.features
     if arguments.exchanged:
@@ -149,17 +149,17 @@ def main():
         print(json.dumps(measure(arguments.measure[0], int(arguments.measure[1]), features, arguments.lightly)))
         return
     names = ["ours", "matrix"] + ["lightly"] * bool(arguments.lightly)
-    given = ["--features", features, *(["--lightly", arguments.lightly] if arguments.lightly else [])]
+    options = ["--features", features, *(["--lightly", arguments.lightly] if arguments.lightly else [])]
     results = {"features": features, "rows": {}}
     print(f"{'N':>6} {'loss':10} {'ms':>9} {'extra MiB':>10} {'times ours':>11} {'MiB exchanged':>14}")
     for rows in arguments.rows:
         row = results["rows"][rows] = {}
         for name in names:
-            row[name] = harness.in_process(__file__, *given, "--measure", name, rows)
+            row[name] = harness.in_process(__file__, *options, "--measure", name, rows)
             row[name]["times_ours"] = row[name]["ms"] / row["ours"]["ms"]
             form = {"ours": "auto", "matrix": "feature"}.get(name)
             row[name]["exchanged_mib"] = (
-                harness.in_process(__file__, *given, "--exchanged", rows, form) if form else features**2 * 4 / 2**20
+                harness.in_process(__file__, *options, "--exchanged", rows, form) if form else features**2 * 4 / 2**20
             )
             print(
                 f"{rows:6} {name:10} {row[name]['ms']:9.1f} {row[name]['extra_mib']:10.0f} "

@@ -1,11 +1,11 @@
-"""How fast a folder of 100,000 tiny files starts to train, and in how much memory.
+"""Time and memory to start training from a folder of 100,000 tiny files.
 
     python benchmarks/many_files.py > benchmarks/results/many_files.json
 
-Makes two folders of 32 x 32 JPEGs in ten classes, one with a tenth of the files of the other. For each and for each
-loader, in a process of its own: the seconds from the call to the first batch and to the end of the first training
-step, images a second over the next 20 batches, and the memory that the process gained from the call on. The peer is
-Keras' own `image_dataset_from_directory`.
+Creates two folders of 32 x 32 JPEGs in ten classes; the first has a tenth of the files of the second. For each folder
+and loader, a separate process measures the seconds from the call to the first batch and to the end of the first
+training step, the images per second over the next 20 batches, and the memory growth since the call. The peer is Keras'
+`image_dataset_from_directory`.
 """
 
 import argparse
@@ -30,7 +30,7 @@ BATCH = 256
 
 
 def make_files(folder, count):
-    """`count` JPEGs of a few hundred bytes."""
+    """Writes `count` JPEGs of a few hundred bytes each."""
     rng = np.random.default_rng(0)
     contents = []
     for _ in range(64):
@@ -45,13 +45,13 @@ def make_files(folder, count):
 
 
 def memory():
-    """MiB that the process holds now."""
+    """Returns the current resident memory of the process in MiB."""
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
 def measure(loader, folder):
-    """One loader on one folder, in this process."""
+    """Measures one loader on one folder in this process."""
     import keras
 
     import keras_barlow as kb
@@ -88,7 +88,7 @@ def measure(loader, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=100_000)
-    parser.add_argument("--measure", nargs=2, metavar=("LOADER", "FOLDER"), help="for the processes of its own")
+    parser.add_argument("--measure", nargs=2, metavar=("LOADER", "FOLDER"), help="used internally for subprocesses")
     arguments = parser.parse_args()
     if arguments.measure:
         print(json.dumps(measure(*arguments.measure)))

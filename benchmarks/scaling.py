@@ -1,15 +1,15 @@
-"""What a step costs on many replicas: counted in traced graphs, and carried on by a model that the counts check.
+"""Cost of a training step on many replicas: counted in traced graphs, and extrapolated by a model.
 
     python benchmarks/scaling.py --output=benchmarks/results/scaling
 
-Part 1 traces the step of `cifar10_resnet18` with the feature and with the batch form of the loss, on 1, 2 and 4
-replicas of one process and on 2 and 4 worker processes, and counts for one replica the multiplications of its matrix
-products and convolutions, and the bytes that it hands to collectives. The model must give the same numbers, to the
-last one, or the benchmark fails. Part 2 carries the model to 1,024 replicas of the machines below. It writes
-`counts.json`, `README.md` and `scaling.png`.
+Part 1 traces the step of `cifar10_resnet18` with the feature form and the batch form of the loss, on 1, 2 and 4
+replicas of one process and on 2 and 4 worker processes. For one replica, it counts the multiplications in matrix
+products and convolutions, and the bytes passed to collectives. The model must predict exactly these numbers, or the
+benchmark fails. Part 2 extrapolates the model to 1,024 replicas of the machines below. It writes `counts.json`,
+`README.md` and `scaling.png`.
 
-Not counted: views, activations and normalisation (arithmetic that no product of matrices does), and a few integers,
-the numbers of rows, of which a collective is some microseconds of latency.
+Not counted: views, activations and normalization (arithmetic outside matrix products), and a few integers, the numbers
+of rows, whose collective costs some microseconds of latency.
 """
 
 import argparse
@@ -35,13 +35,13 @@ BATCHES = tuple(2**power for power in range(11, 16))
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """What carries a replica, from data sheets, and a guess at how much of it a program gets.
+    """Hardware of one replica: data-sheet values times an estimated utilization.
 
     Attributes:
-        name: For tables.
-        network_rate: Multiplications per second of encoder and projector, in bfloat16.
-        loss_rate: The same of the loss, in float32.
-        links: Pairs `(up to how many replicas, bytes per second that a replica sends, seconds of latency per hop)`.
+        name: Name in the tables.
+        network_rate: Multiplications per second in encoder and projector, in bfloat16.
+        loss_rate: Multiplications per second in the loss, in float32.
+        links: Tuples `(maximum number of replicas, bytes per second sent by a replica, seconds of latency per hop)`.
     """
 
     name: str
@@ -50,32 +50,32 @@ class Machine:
     links: tuple
 
     def link(self, replicas):
-        """Bytes per second and latency among so many replicas."""
+        """Returns the bytes per second and the latency between this number of replicas."""
         return next((rate, latency) for limit, rate, latency in self.links if replicas <= limit)
 
 
-# A multiplication and an addition are two floating point operations. 40 % of what the data sheet says, on all of them.
+# A multiplication and an addition are two floating-point operations. The utilization is 40% everywhere.
 MACHINES = (
     Machine("16-core CPU, 10 Gbit Ethernet", 0.4 * 1.0e12 / 2, 0.4 * 1.0e12 / 2, ((math.inf, 1.25e9, 30e-6),)),
-    # 989 TFLOP/s bfloat16, 494 TF32; NVLink 450 GB/s each way. Rings between nodes leave by all 8 cards of 400 Gbit/s.
+    # 989 TFLOP/s bfloat16, 494 TF32; NVLink 450 GB/s each way. Rings between nodes use all 8 cards of 400 Gbit/s.
     Machine(
         "H100, NVLink and InfiniBand", 0.4 * 989e12 / 2, 0.4 * 494e12 / 2, ((8, 360e9, 3e-6), (math.inf, 320e9, 6e-6))
     ),
-    # 459 TFLOP/s bfloat16, float32 by three passes; 4,800 Gbit/s between chips.
+    # 459 TFLOP/s bfloat16, float32 in three passes; 4,800 Gbit/s between chips.
     Machine("TPU v5p", 0.4 * 459e12 / 2, 0.4 * 459e12 / 2 / 3, ((math.inf, 300e9, 1e-6),)),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """What the model has to know of encoder and projector.
+    """Properties of encoder and projector that the model needs.
 
     Attributes:
-        forward: Multiplications of one image through both, once.
-        first: Those of the first layer, of which the images need no gradient.
-        parameters: Number of trainable weights.
-        channels: Channels of each batch normalisation.
-        features: D.
+        forward: Multiplications in one forward pass of one image.
+        first: Multiplications in the first layer, which needs no gradient of its input.
+        parameters: Number of trainable parameters.
+        channels: Number of channels of each batch normalization.
+        features: Number of features D of the embeddings.
     """
 
     forward: int
@@ -86,11 +86,13 @@ class Network:
 
     @classmethod
     def of(cls, model):
-        """Reads them from a built `BarlowTwins`."""
+        """Reads the properties of a built `BarlowTwins` model."""
         import keras
 
+        from keras_barlow import keras_internals
+
         forward, channels = [], []
-        for layer in [*model.encoder.layers, *model.projector._flatten_layers(include_self=False)]:
+        for layer in [*model.encoder.layers, *keras_internals.flat_layers(model.projector)]:
             if isinstance(layer, keras.layers.Conv2D):
                 forward.append(math.prod(layer.output.shape[1:]) * math.prod(layer.kernel.shape[:3]))
             elif isinstance(layer, keras.layers.Dense):
@@ -102,21 +104,21 @@ class Network:
 
 
 def cost(network, rows, replicas, form):
-    """What one replica does in a step: multiplications, and bytes of float32 that it hands to collectives.
+    """Returns the multiplications of one replica in a step, and the float32 bytes that it passes to collectives.
 
     Args:
         network: `Network`.
-        rows: N of the global batch.
-        replicas: R.
-        form: Of the loss.
+        rows: Number of rows N in the global batch.
+        replicas: Number of replicas R.
+        form: Form of the loss, `"feature"` or `"batch"`.
 
     Returns:
-        A dictionary: `network` and `loss`, multiplications; `statistics`, `embeddings`, `matrix` and `gradient`, lists
-        of `(kind, bytes)`.
+        Dictionary with the multiplications `network` and `loss`, and the lists `statistics`, `embeddings`, `matrix` and
+        `gradient` of pairs `(kind, bytes)`.
     """
     own, features = rows // replicas, network.features
     multiplications = {
-        # Forward, and back to inputs and weights, of two views.
+        # Forward pass, and gradients of inputs and weights, for two views.
         "network": 2 * own * (3 * network.forward - network.first),
         "loss": 3 * own * features**2 if form == "feature" else 4 * own * rows * features,
     }
@@ -129,7 +131,7 @@ def cost(network, rows, replicas, form):
 
     return {
         **multiplications,
-        "statistics": [one for c in network.channels for _ in "ab" for one in sums(2 * c + 1, 2 * c)],
+        "statistics": [item for c in network.channels for _ in "ab" for item in sums(2 * c + 1, 2 * c)],
         "embeddings": [("gather", 4 * own * 2 * features), *sums(2 * features + 1)] if form == "batch" else [],
         "matrix": sums(1, 2 * features, 2 * features, features**2) if form == "feature" else [],
         "gradient": sums(network.parameters),
@@ -137,12 +139,12 @@ def cost(network, rows, replicas, form):
 
 
 def handed(costs, *parts):
-    """Bytes that a replica hands to collectives."""
+    """Returns the bytes that a replica passes to collectives."""
     return sum(size for part in parts for _, size in costs[part])
 
 
 def seconds(costs, replicas, machine):
-    """Seconds of the parts of a step, one after the other: rings for the bytes, trees for the latency."""
+    """Returns the seconds of each part of a step, without overlap: ring bandwidth and tree latency."""
     parts = {"network": costs["network"] / machine.network_rate, "loss": costs["loss"] / machine.loss_rate}
     rate, latency = machine.link(replicas)
     for part in ("statistics", "embeddings", "matrix", "gradient"):
@@ -155,7 +157,7 @@ def seconds(costs, replicas, machine):
 
 
 def speedup(network, rows, replicas, machine):
-    """How many times as fast as on one replica."""
+    """Returns the speedup over one replica."""
 
     def total(replicas):
         return min(sum(seconds(cost(network, rows, replicas, form), replicas, machine).values()) for form in FORMS)
@@ -164,7 +166,7 @@ def speedup(network, rows, replicas, machine):
 
 
 def loss_seconds(network, rows, replicas, form, machine):
-    """Those of the loss alone, its exchanges included."""
+    """Returns the seconds of the loss alone, including its communication."""
     parts = seconds(cost(network, rows, replicas, form), replicas, machine)
     return parts["loss"] + parts["embeddings"] + parts["matrix"]
 
@@ -177,7 +179,7 @@ def small_recipe():
 
 
 def count(kind, number, form, output):
-    """Traces a step on some devices; the first replica's counts, beside the model's, to a file."""
+    """Traces a step on some devices, and writes the counts of the first replica and of the model to a file."""
     import tensorflow as tf
 
     import keras_barlow as kb
@@ -200,41 +202,41 @@ def count(kind, number, form, output):
     counted = counts_of(graph, own)
     network = Network.of(model)
     costs = cost(network, BATCH, number, form)
-    modelled = {
+    predicted = {
         "multiplications": costs["network"] + costs["loss"],
         "bytes": handed(costs, "statistics", "embeddings", "matrix", "gradient"),
     }
     if kb.distribution.is_chief(strategy):
-        pathlib.Path(output).write_text(json.dumps({"counted": counted, "model": modelled}))
+        pathlib.Path(output).write_text(json.dumps({"counted": counted, "model": predicted}))
     kb.distribution.agreement(strategy)(False)
 
 
 def counts_of(graph, own):
-    """Multiplications of the first replica in this process, and bytes that it hands to collectives."""
+    """Counts the multiplications of the first replica in this process, and the bytes that it passes to collectives."""
     operations = graph.get_operations()
     first = min((op.device for op in operations if op.type == "Conv2D"), default="")
     multiplications = size = 0
     for op in operations:
         if op.type == "AddN" and len({tensor.device for tensor in op.inputs}) > 1:
-            # Inside of one process the first device sums the gradients.
+            # Within one process, the first device sums the gradients.
             size += op.inputs[0].dtype.size * op.inputs[0].shape.num_elements()
-        # TensorFlow traces the gradient of the images too, and drops it since nothing reads it.
+        # TensorFlow also traces the gradient of the images, and prunes it because it is unused.
         if op.device != first or not any(tensor.consumers() for tensor in op.outputs):
             continue
         if op.type == "MatMul":
             inner = op.inputs[0].shape[0 if op.get_attr("transpose_a") else 1]
-            # After a gather TensorFlow knows no numbers of rows: `gram = a all_a^T` and `gram all_a` then.
+            # After a gather, the static number of rows is unknown, as in `gram = a all_a^T` and `gram all_a`.
             rows, columns = op.outputs[0].shape
             multiplications += (rows or own) * (columns or BATCH) * (inner or BATCH)
         elif op.type.startswith("Conv2D"):
-            # Output (or its gradient) and kernel (or its gradient), whichever of the three it is.
+            # Output or its gradient, and kernel or its gradient, for each of the three kinds of operations.
             images = op.outputs[0] if op.type == "Conv2D" else op.inputs[2]
             kernel = op.outputs[0] if op.type == "Conv2DBackpropFilter" else op.inputs[1]
             multiplications += images.shape.num_elements() * math.prod(kernel.shape[:3])
         elif op.type in ("CollectiveReduceV2", "CollectiveReduceV3"):
             size += op.inputs[0].dtype.size * op.inputs[0].shape.num_elements()
         elif op.type == "CollectiveGatherV2" and op.inputs[0].dtype.is_floating:
-            # Padded to the longest, and so without a static shape: that of what is padded.
+            # Padding to the longest removes the static shape: use the shape before padding.
             tensor = op.inputs[0]
             while None in tensor.shape.as_list():
                 tensor = tensor.op.inputs[0]
@@ -243,7 +245,7 @@ def counts_of(graph, own):
 
 
 def counts():
-    """Part 1: for every kind of devices and form what was counted and what the model says; they must agree."""
+    """Part 1: returns the counts and predictions for all devices and forms, which must agree."""
     rows = []
     for kind, number in DEVICES:
         for form in FORMS:
@@ -259,19 +261,19 @@ def counts():
                 }
             print(row, flush=True)
             rows.append(row)
-    wrong = [row for row in rows if row["counted"] != row["model"]]
-    if wrong:
-        raise SystemExit(f"The model must give what is counted. Received: {wrong}")
+    different = [row for row in rows if row["counted"] != row["model"]]
+    if different:
+        raise SystemExit(f"The model must predict the counts. Received: {different}.")
     return rows
 
 
 def imagenet(features):
-    """The paper's network, ResNet-50 on 224 x 224, with a projector of D features, which its weights are no part of."""
+    """Returns the paper's network: ResNet-50 on 224 x 224, with a projector of D features."""
     import keras_barlow as kb
 
     recipe = dataclasses.replace(kb.recipes.get("imagenet_resnet50"), projector=(8,) * 3)
     network = Network.of(recipe.build(1_000_000, seed=0))
-    # The projector of 8 is taken away, and one of D put in its place.
+    # Replace the projector of width 8, which is fast to build, with one of width D.
     small, large = (2048 * d + 2 * d * d for d in (8, features))
     return dataclasses.replace(
         network,
@@ -283,7 +285,7 @@ def imagenet(features):
 
 
 def report(rows, folder):
-    """Part 2: the tables and the picture."""
+    """Part 2: writes the tables and the figure."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -296,15 +298,15 @@ def report(rows, folder):
     lines = [
         "# Many replicas: counts and a model",
         "",
-        f"`python benchmarks/scaling.py --output={folder}`. The counts are exact; everything in seconds is a MODEL:",
-        "data sheets, 40 % of their arithmetic, and exchanges that do not overlap with it. No such machine was used.",
+        f"`python benchmarks/scaling.py --output={folder}`. Counts are exact. All times are PREDICTIONS",
+        "from data sheets, at 40% of peak arithmetic, without overlap of communication. No such machine was used.",
         "",
-        "## Counted in the traced step, and equal to the model",
+        "## Counts in the traced step, equal to the model",
         "",
-        f"`cifar10_resnet18`, batch {BATCH}, D = {FEATURES}; one replica. `BN` statistics, embeddings or matrix, and "
-        "gradient are all in the bytes.",
+        f"`cifar10_resnet18`, batch {BATCH}, D = {FEATURES}; one replica. The bytes include batch-norm statistics, "
+        "embeddings or matrix, and gradient.",
         "",
-        "| devices | form | million multiplications | bytes handed to collectives |",
+        "| devices | form | million multiplications | bytes passed to collectives |",
         "|---|---|---|---|",
     ]
     for row in rows:
@@ -317,9 +319,9 @@ def report(rows, folder):
         "## The paper's step on many replicas",
         "",
         f"ResNet-50 on 224 x 224, projector 3 x 8192, N = 2048: {paper.parameters / 1e6:.0f} million weights, "
-        f"{(paper.parameters - imagenet_encoder(paper)) / 1e6:.0f} of them the projector's. Milliseconds of a step:",
+        f"{(paper.parameters - imagenet_encoder(paper)) / 1e6:.0f} of them in the projector. Milliseconds per step:",
         "",
-        "| machine | replicas | form | network | loss | BN sums | loss' exchange | gradient | images/s | efficiency |",
+        "| machine | replicas | form | network | loss | BN sums | loss exchange | gradient | images/s | efficiency |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     efficiency = {}
@@ -337,7 +339,7 @@ def report(rows, folder):
             )
     lines += [
         "",
-        "The same for larger batches, efficiency with the cheaper form:",
+        "Efficiency for larger batches, with the cheaper form:",
         "",
         "| machine | replicas | " + " | ".join(f"N = {rows_}" for rows_ in BATCHES) + " |",
         "|---" * (2 + len(BATCHES)) + "|",
@@ -348,14 +350,14 @@ def report(rows, folder):
             lines.append(f"| {machine.name} | {replicas} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        "What it says. The loss is nowhere the bottleneck. On Ethernet it is the gradient, most of it the projector's.",
-        "Between accelerators it is latency: batch normalisation has 220 small sums in a step, each waiting for the",
-        "one before, on 64 H100 more time than all the rest together. Larger batches repair both.",
+        "The loss is never the bottleneck. On Ethernet, the gradient is, mostly that of the projector. Between",
+        "accelerators, latency is: batch normalization needs 220 small sums per step, one after another, which take",
+        "longer on 64 H100 than everything else together. Larger batches help in both cases.",
         "",
-        "## Where the batch form stops paying",
+        "## When the batch form is faster",
         "",
-        "The loss alone, arithmetic and exchange, as feature form / batch form: above 1 the batch form is faster. In",
-        'bold where `form="auto"` takes the batch form.',
+        "Time of the loss alone with communication, feature form / batch form: above 1, the batch form is faster.",
+        'Bold: `form="auto"` selects the batch form.',
         "",
     ]
     worst = 1.0
@@ -373,9 +375,9 @@ def report(rows, folder):
                 lines.append(f"| {features} | {replicas} | " + " | ".join(cells) + " |")
         lines.append("")
     lines += [
-        f"`auto` is nowhere in these tables more than {worst:.1f} times as slow as the better form.",
+        f"In these tables, `auto` takes at most {worst:.1f} times as long as the better form.",
         "",
-        "## What the projector's gradient costs",
+        "## Cost of the projector's gradient",
         "",
         "| D | weights of the projector | bytes | " + " | ".join(f"{m.name}, 64 replicas" for m in MACHINES) + " |",
         "|---" * (3 + len(MACHINES)) + "|",
@@ -388,15 +390,15 @@ def report(rows, folder):
             cells.append(f"{1e3 * 2 * 63 / 64 * 4 * weights / rate:,.1f} ms")
         sizes = [f"{weights / 1e6:.0f} M", f"{4 * weights / 1e6:,.0f} MB"]
         lines.append("| " + " | ".join([str(features), *sizes, *cells]) + " |")
-    lines += ["", "![Efficiency and the loss' time](scaling.png)", ""]
+    lines += ["", "![Efficiency and time of the loss](scaling.png)", ""]
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
-    for machine, colour in zip(MACHINES, ("tab:blue", "tab:green", "tab:orange"), strict=True):
+    for machine, color in zip(MACHINES, ("tab:blue", "tab:green", "tab:orange"), strict=True):
         shares = [100 * efficiency[machine.name, replicas] for replicas in REPLICAS]
-        left.plot(REPLICAS, shares, "o-", color=colour, label=machine.name)
+        left.plot(REPLICAS, shares, "o-", color=color, label=machine.name)
         for form, style in zip(FORMS, ("--", "-"), strict=True):
             times = [1e3 * loss_seconds(paper, rows_, 64, form, machine) for rows_ in BATCHES]
-            right.plot(BATCHES, times, style, color=colour, label=f"{machine.name.split(',')[0]}, {form} form")
+            right.plot(BATCHES, times, style, color=color, label=f"{machine.name.split(',')[0]}, {form} form")
     left.set(xscale="log", xlabel="replicas", ylabel="efficiency, %", ylim=(0, 105))
     left.set(title="ResNet-50, N = 2048, D = 8192")
     left.set_xticks(REPLICAS, REPLICAS)
@@ -413,7 +415,7 @@ def report(rows, folder):
 
 
 def imagenet_encoder(network):
-    """Weights of the encoder alone."""
+    """Returns the number of weights in the encoder alone."""
     d = network.features
     return network.parameters - (2048 * d + 2 * d * d + 4 * d)
 
@@ -421,7 +423,7 @@ def imagenet_encoder(network):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=pathlib.Path, help="folder to write")
-    parser.add_argument("--counts", help="counts.json of an earlier run, in place of part 1")
+    parser.add_argument("--counts", help="counts.json of an earlier run, instead of part 1")
     parser.add_argument("--count", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.count:

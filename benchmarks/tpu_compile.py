@@ -1,12 +1,12 @@
-"""Compiles the whole step with the compiler of TPUs, on a machine without one.
+"""Compiles the whole training step for a TPU, on a machine without one.
 
     python3 -m venv tpu && tpu/bin/pip install jax libtpu
     python benchmarks/tpu_compile.py --python=tpu/bin/python --output=benchmarks/results/tpu_compile.json
 
-TensorFlow gives the step (views, both passes, loss, LARS) as one XLA program; libtpu, the library that drives TPUs,
-compiles programs for chips that are not there, which JAX can ask it to (another environment, since TensorFlow and
-libtpu bring their own XLA). What comes out says that every operation exists on a TPU, and how much memory the step
-takes. Nothing is run, so it says nothing about time.
+TensorFlow exports the step (views, both passes, loss, LARS) as one XLA program. libtpu, the TPU driver library, can
+compile for chips that are not attached. JAX calls it, in a separate environment, because TensorFlow and libtpu contain
+their own copies of XLA. The result shows that every operation exists on a TPU, and how much memory the step needs.
+Nothing is executed, so there is no timing.
 """
 
 import argparse
@@ -22,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import harness
 
 CHIP = "v5e:2x2"
-# Recipe, images for one core, side of the stored images.
+# Recipe, images per core, side of the stored images.
 STEPS = (("cifar10_resnet18", 128, 32), ("imagenet_resnet50", 128, 256))
 
 COMPILE = """
@@ -48,7 +48,7 @@ with context:
             copies.append(operation)
         return ir.WalkResult.ADVANCE
 
-    # TensorFlow copies what a variable keeps, an operation that StableHLO has not and that computes nothing.
+    # TensorFlow copies the values of variables with an operation that StableHLO lacks and that computes nothing.
     module.operation.walk(collect)
     for copy in copies:
         copy.results[0].replace_all_uses_with(copy.operands[0])
@@ -68,7 +68,7 @@ print(json.dumps({
 
 
 def step_program(name, rows, size):
-    """The step of a recipe on one core as a serialised XLA program."""
+    """Returns the step of a recipe on one core as a serialized XLA program."""
     import numpy as np
     import tensorflow as tf
 
@@ -85,8 +85,8 @@ def step_program(name, rows, size):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--python", required=True, help="interpreter of an environment with jax and libtpu")
-    parser.add_argument("--output", help="file of results, JSON")
+    parser.add_argument("--python", required=True, help="Python of an environment with jax and libtpu")
+    parser.add_argument("--output", help="JSON file to write")
     options = parser.parse_args()
     quiet = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
     results = {"chip": CHIP, "steps": {}}

@@ -1,12 +1,12 @@
-"""The whole training step, in images per second: ours, and the same network in PyTorch with lightly's loss.
+"""Images per second of the whole training step: this library, and the same network in PyTorch with lightly's loss.
 
     python benchmarks/train_step.py --lightly=.../lightly/loss/barlow_twins_loss.py \\
         --output=benchmarks/results/train_step.json
 
 ResNet-18 of width 16 on 32 x 32 pixels, 256 pairs of views, Adam; projectors 2048 x 3 and 8192 x 3; float32 and
-bfloat16. PyTorch runs channels-last, with autocast for bfloat16. The views are given, so that only the step counts.
-Every cell runs in a process of its own, ours and PyTorch's in turn, and the ratios are of one run: medians of the
-steps.
+bfloat16. PyTorch runs channels-last, with autocast for bfloat16. The views are precomputed, so only the step is timed.
+Every measurement runs in a separate process, alternating between the two, and reports the median over steps. All ratios
+are within one run.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def views():
 
 
 def ours(features, precision, _):
-    """`BarlowTwins.train_on_batch`. Returns the step and the number of trainable weights."""
+    """Returns a step of `BarlowTwins.train_on_batch` and the number of trainable weights."""
     import keras
     import tensorflow as tf
 
@@ -50,7 +50,7 @@ def ours(features, precision, _):
 
 
 def pytorch(features, precision, path):
-    """The same network in PyTorch, channels-last, with lightly's loss."""
+    """Returns a step of the same network in PyTorch with lightly's loss, and the number of trainable weights."""
     import torch
     from torch import nn
 
@@ -119,7 +119,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lightly", help="path of lightly's loss/barlow_twins_loss.py")
     parser.add_argument("--output", help="JSON file to write")
-    parser.add_argument("--measure", nargs=3, metavar=("NAME", "FEATURES", "PRECISION"), help="for its own processes")
+    parser.add_argument("--measure", nargs=3, metavar=("NAME", "FEATURES", "PRECISION"), help="used internally")
     arguments = parser.parse_args()
     if arguments.measure:
         name, features, precision = arguments.measure
@@ -127,17 +127,17 @@ def main():
         return
     cells = [(features, precision) for features in (2048, 8192) for precision in ("float32", "bfloat16")]
     names = ["ours"] + ["pytorch"] * bool(arguments.lightly)
-    given = ["--lightly", arguments.lightly] if arguments.lightly else []
+    options = ["--lightly", arguments.lightly] if arguments.lightly else []
     results = {"images": ROWS, "cells": []}
     print(f"{'projector':>10} {'precision':10}" + "".join(f"{name + ', images/s':>20}" for name in names) + "  ratio")
     for features, precision in cells:
         row = {"projector": features, "precision": precision}
         for name in names:
-            row[name] = harness.in_process(__file__, *given, "--measure", name, features, precision)
+            row[name] = harness.in_process(__file__, *options, "--measure", name, features, precision)
         speeds = [row[name]["images_per_second"] for name in names]
         row["ratio"] = speeds[0] / speeds[-1]
         if len({row[name]["weights"] for name in names}) != 1:
-            raise RuntimeError(f"The two networks must have as many weights. Received: {row}")
+            raise RuntimeError(f"Both networks must have the same number of weights. Received: {row}.")
         results["cells"].append(row)
         print(
             f"{features:10} {precision:10}" + "".join(f"{speed:20.1f}" for speed in speeds) + f"{row['ratio']:7.2f}",

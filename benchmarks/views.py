@@ -3,10 +3,10 @@
     python benchmarks/views.py --size=32 --results=benchmarks/results/views_32.json
     python benchmarks/views.py --size=224 --results=benchmarks/results/views_224.json
 
-Every contender turns uint8 images into view A and view B with the same policy: crop and bicubic resize (keras-cv:
-bilinear), flip, jitter, grayscale, blur, solarisation. The images are `--stored` pixels square, 32 for views of 32 and
-256 for views of 224. Each runs in a process of its own, one after the other and again in turn; PIL in one process per
-core, as data loaders use it. What is written is the median over the rounds of the median batch.
+Every contender turns uint8 images into view A and view B with the same policy: crop and bicubic resize (bilinear in
+keras-cv), flip, jitter, grayscale, blur, solarization. The images are `--stored` pixels square: 32 for views of 32, and
+256 for views of 224. The contenders alternate, each in a separate process; PIL uses one process per core, like data
+loaders. The result is the median over rounds of the median batch.
 """
 
 import argparse
@@ -25,12 +25,12 @@ CONTENDERS = ("keras_barlow", "keras_cv", "pil")
 
 
 def images_of(count, size):
-    """Noise: the time of none of these operations depends on what is in an image."""
+    """Returns noise images. The time of these operations does not depend on the content."""
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype="uint8")
 
 
 def seconds_of_tensorflow(views, images, repeats):
-    """The time of each batch by a traced function of its images, as a training step calls it."""
+    """Returns the seconds of each batch in a traced function, as in a training step."""
     import tensorflow as tf
 
     images = tf.constant(images)
@@ -68,7 +68,7 @@ def pil(images, size, repeats):
 
 
 def pil_pairs(images, size):
-    """Both views of each image by PIL, as torchvision's transforms call it; only their number goes back."""
+    """Computes both views of each image with PIL, like torchvision's transforms. Returns only their number."""
     from PIL import Image
 
     pairs = [
@@ -114,12 +114,12 @@ def pil_hue(image, turns):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=32, help="side of the views")
-    parser.add_argument("--stored", type=int, help="side of the images; 32 or 256 by default")
-    parser.add_argument("--batch", type=int, help="images a batch; 256 at 32 px, 64 at 224 px by default")
-    parser.add_argument("--repeats", type=int, default=11, help="batches that are measured")
-    parser.add_argument("--rounds", type=int, default=5, help="times that each is measured, in turn")
+    parser.add_argument("--stored", type=int, help="side of the stored images; default: 32 or 256")
+    parser.add_argument("--batch", type=int, help="images per batch; default: 256 at 32 px, 64 at 224 px")
+    parser.add_argument("--repeats", type=int, default=11, help="number of measured batches")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each contender, alternating")
     parser.add_argument("--results", help="JSON file to write")
-    parser.add_argument("--contender", choices=CONTENDERS, help="measure this one here and print views a second")
+    parser.add_argument("--contender", choices=CONTENDERS, help="measure only this one and print views per second")
     arguments = parser.parse_args()
     stored = arguments.stored or (32 if arguments.size == 32 else 256)
     batch = arguments.batch or (256 if arguments.size <= 64 else 64)

@@ -1,25 +1,27 @@
-"""The one image scale of the package, 0 to 255, and what is said to those who pass another."""
+"""The image scale of the package, 0 to 255, and warnings about images on another scale."""
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-# Standardized images reach 2.7. A batch on 0..255 without a single value above this would be black. On the other side,
-# a bicubic filter overshoots by less than the margin.
+from keras_barlow import keras_internals
+
+# Standardized images stay below 2.7, and a batch on 0..255 without any value above 4 would be black. Bicubic resizing
+# overshoots 0..255 by less than the margin.
 _DARKEST = 4.0
 _MARGIN = 64.0
-_LOOKED_AT = 64
-_said = set()
+_SAMPLE = 64
+_warned = set()
 
 
 def check_image_dtype(images):
-    """Refuses images whose type cannot hold the scale 0..255, or another scale of integers.
+    """Raises an error unless images have a dtype that can hold 0..255.
 
     Args:
-        images: Array or tensor of images, also a symbolic one.
+        images: Array or tensor of images; may be symbolic.
 
     Raises:
-        ValueError: For anything but uint8, wider signed integers and floats.
+        ValueError: If the dtype is not uint8, a wider signed integer or a float.
 
     Example:
 
@@ -28,28 +30,29 @@ def check_image_dtype(images):
     name = np.dtype(getattr(images.dtype, "as_numpy_dtype", images.dtype)).name if hasattr(images, "dtype") else "uint8"
     remedies = {
         "bool": 'images.astype("uint8") * 255',
-        "uint16": '(images / 257).round().astype("uint8"), or divide by their own highest value',
-        "int8": 'images.view("uint8"), if they are bytes',
+        "uint16": '(images / 257).round().astype("uint8"), or rescale from the range of your sensor',
+        "int8": 'images.view("uint8"), if the data are bytes',
     }
     if name in remedies or not name.startswith(("uint8", "int", "float", "bfloat")):
         raise ValueError(
-            f"Images must be uint8, or floats on 0 to 255. Received: images of dtype {name}. "
-            f"Use {remedies.get(name, 'numbers on 0 to 255')}."
+            f"Images must be uint8 or float on 0 to 255. Received: images of dtype {name}. "
+            f"Use {remedies.get(name, 'uint8, or float32 on 0 to 255')}."
         )
 
 
 def tell_scale(images):
-    """Warns, once in a process, where images do not look like 0..255: on [0, 1], [-1, 1], 0..65535, or standardized.
+    """Warns, once per process, about images that do not look like 0..255.
 
-    Every entrance calls it: `fit`, `evaluate`, `predict`, encoders, views, probes, evaluation. A batch of images on
-    [0, 1] would reach the encoder as a nearly constant gray.
+    Typical cases are images on [0, 1], on [-1, 1], on 0..65535, or already standardized. Every entry point calls this
+    function: `fit`, `evaluate`, `predict`, encoders, views, probes and evaluation. Images on [0, 1] would reach the
+    encoder as nearly constant gray.
 
     Args:
-        images: Array or eager tensor of images, `(batch, height, width, channels)`. Symbolic tensors have no values
-            yet and are passed over.
+        images: Array or eager tensor of images, `(batch, height, width, channels)`. Only the dtype of symbolic tensors
+            is checked.
 
     Raises:
-        ValueError: If their dtype cannot be on 0..255; see `check_image_dtype`.
+        ValueError: If the dtype cannot hold 0..255 (see `check_image_dtype`).
 
     Example:
 
@@ -58,84 +61,83 @@ def tell_scale(images):
     if not hasattr(images, "shape") or not hasattr(images, "dtype"):
         return
     check_image_dtype(images)
-    if "scale" in _said or not (isinstance(images, np.ndarray) or (tf.is_tensor(images) and hasattr(images, "numpy"))):
+    has_values = isinstance(images, np.ndarray) or (tf.is_tensor(images) and hasattr(images, "numpy"))
+    if "scale" in _warned or not has_values:
         return
-    some = np.asarray(images[:_LOOKED_AT])
-    if not some.size:
+    sample = np.asarray(images[:_SAMPLE])
+    if not sample.size:
         return
-    lowest, highest = float(some.min()), float(some.max())
+    lowest, highest = float(sample.min()), float(sample.max())
     on_scale = max(-lowest, highest) > _DARKEST and lowest >= -_MARGIN and highest <= 255 + _MARGIN
     if on_scale or lowest == highest == 0.0:
         return
-    _said.add("scale")
+    _warned.add("scale")
     logging.warning(
         "Images must be on 0 to 255. Received: a batch with values from %g to %g, which look like another scale. "
-        "Multiply images on [0, 1] by 255, divide 16 bits by 257, and undo any standardization, which is built in. "
-        "(Said once.)",
+        "Multiply images on [0, 1] by 255, divide 16-bit images by 257, and undo standardization, which the encoder "
+        "does itself. (Shown once.)",
         lowest,
         highest,
     )
 
 
 def telling_model(model):
-    """Makes `predict` of an encoder call `tell_scale`: Keras compiles it with XLA, where nothing can be said.
+    """Makes `predict` of an encoder call `tell_scale`, because layers see no values in a compiled `predict`.
 
     Args:
-        model: `keras.Model` from images to features. Copies and saved files of it have Keras' own `predict`.
+        model: `keras.Model` from images to features. Its copies and saved files have the `predict` of Keras.
 
     Returns:
         `model`.
     """
-    predict = model.predict
 
-    def telling_predict(x, *args, **kwargs):
-        if not isinstance(x, tf.data.Dataset):
-            tell_scale(first_images(x))
-        return predict(telling(x) if isinstance(x, tf.data.Dataset) else x, *args, **kwargs)
+    def prepared(x):
+        if isinstance(x, tf.data.Dataset):
+            return telling(x)
+        tell_scale(first_images(x))
+        return x
 
-    model.predict = telling_predict
-    return model
+    return keras_internals.prepare_inputs_of_predict(model, prepared)
 
 
 def telling(dataset):
-    """The dataset, whose first batch is looked at when it comes by; see `tell_scale`.
+    """Returns the dataset with `tell_scale` called on its first batch.
 
     Args:
-        dataset: `tf.data.Dataset` of images, or of tuples or dictionaries that begin with them.
+        dataset: `tf.data.Dataset` of images, or of tuples or dictionaries that contain them (see `first_images`).
 
     Returns:
-        A `tf.data.Dataset` of the same elements.
+        A `tf.data.Dataset` with the same elements.
     """
     spec = dataset.element_spec
     if not isinstance(first_images(spec), tf.TensorSpec):
         return dataset
 
-    def look(images):
+    def check(images):
         tell_scale(images)
         return np.int64(0)
 
-    def looked_at(index, element):
-        seen = tf.cond(
+    def checked(index, element):
+        done = tf.cond(
             tf.equal(index, 0),
-            lambda: tf.numpy_function(look, [first_images(element)[:_LOOKED_AT]], tf.int64),
+            lambda: tf.numpy_function(check, [first_images(element)[:_SAMPLE]], tf.int64),
             lambda: tf.constant(0, tf.int64),
         )
-        with tf.control_dependencies([seen]):
+        with tf.control_dependencies([done]):
             return tf.nest.map_structure(tf.identity, element)
 
-    return dataset.enumerate().map(looked_at)
+    return dataset.enumerate().map(checked)
 
 
 def first_images(element):
-    """The images in an element of a dataset: its first tensor, or what a dictionary calls `image`.
+    """Returns the images in a dataset element: the first tensor of a tuple, or the entry `image` of a dictionary.
 
     Args:
-        element: Nest of tensors or of specs.
+        element: Nested structure of tensors or specs.
 
     Returns:
-        A tensor or a spec; None if there is none.
+        A tensor or a spec, or None if there is none.
     """
     while isinstance(element, (tuple, list, dict)):
-        # Of a dictionary the images, of a tuple what comes first.
         element = element.get("image") if isinstance(element, dict) else next(iter(element), None)
     return element

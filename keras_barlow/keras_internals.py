@@ -1,20 +1,21 @@
-"""Every use of a private name of Keras, with the reason and a test that tells when it is no longer needed.
+"""All uses of private Keras names, each with its reason.
 
-`tests/test_keras_internals.py` runs on each promised version and fails when Keras offers a public way.
+`tests/test_keras_internals.py` checks on every supported version that each name still works, and fails once Keras
+offers a public way.
 """
 
 
 def flat_layers(model):
-    """A layer and all layers inside it, at any depth.
+    """Returns a layer and all its nested layers, at any depth.
 
-    `keras.Model.layers` stops at nested models, and a plain `keras.layers.Layer` has no public list of its parts.
+    `keras.Model.layers` stops at nested models, and a plain `keras.layers.Layer` has no public list of sublayers.
     Private: `Layer._flatten_layers` (Keras 3.10 to 3.15).
 
     Args:
         model: Keras layer or model.
 
     Returns:
-        A list of layers without repetition, `model` first.
+        A list of unique layers, starting with `model`.
 
     Example:
 
@@ -27,38 +28,38 @@ def flat_layers(model):
 
 
 def losses_of_last_call(layer):
-    """The activity regularizers and `add_loss` terms of a layer's last call, without those of the layers inside it.
+    """Returns the `add_loss` and activity-regularizer terms of a layer's last call, without those of its sublayers.
 
-    `Layer.losses` is public and adds all nested layers and the weight regularizers, which this library counts once per
-    step. Private: `Layer._losses` (Keras 3.10 to 3.15).
+    The public `Layer.losses` also includes all sublayers and the weight regularizers, which this library counts
+    separately, once per step. Private: `Layer._losses` (Keras 3.10 to 3.15).
 
     Args:
         layer: Keras layer.
 
     Returns:
-        A list of scalars.
+        A list of scalar tensors.
     """
     return list(layer._losses)
 
 
 def change_class(layer, new_class):
-    """Turns a layer into one of another class with the same state, where it stands in its model.
+    """Changes the class of a layer in place.
 
-    `keras.models.clone_model` makes new layers, so an optimizer or a graph that knows the old ones would lose them.
-    Python: `__class__` (any version).
+    `keras.models.clone_model` creates new layers, and an optimizer or a traced graph that refers to the old ones would
+    lose them. Python: `__class__` (any version).
 
     Args:
         layer: Keras layer.
-        new_class: A class that has no state of its own: one derived from the class of the layer, or its base class.
+        new_class: Class without additional state: a subclass of the layer's class, or its base class.
     """
     layer.__class__ = new_class
 
 
 class BuiltBeforeFit:
-    """A `keras.Model` that is complete when its constructor returns.
+    """Mixin for a `keras.Model` whose constructor builds everything but the optimizer.
 
-    Under a strategy Keras builds a model from the mean of the replicas' first batches, which fails where they have
-    different numbers of rows, or where a batch is a pair. Only the optimizer has to be built.
+    Under a strategy, Keras builds a model in `fit` from the replicas' first batches combined. That fails if they have
+    different numbers of rows, or if a batch is a pair.
     Private: `TensorFlowTrainer._maybe_symbolic_build`, `Model._distribute_strategy` (Keras 3.10 to 3.15).
     """
 
@@ -70,7 +71,7 @@ class BuiltBeforeFit:
 
 
 def is_validation_of_fit(arguments):
-    """Whether `fit` calls `evaluate` on its own validation data, which it has checked.
+    """Returns whether `evaluate` was called by `fit`, which has already checked the validation data.
 
     Private: the keyword `_use_cached_eval_dataset` (Keras 3.10 to 3.15).
 
@@ -81,3 +82,26 @@ def is_validation_of_fit(arguments):
         A Python boolean.
     """
     return bool(arguments.get("_use_cached_eval_dataset"))
+
+
+def prepare_inputs_of_predict(model, prepare):
+    """Makes `predict` of one model pass its first argument through a function.
+
+    Keras compiles `predict` with XLA, where layers see no values, and has no hook for its inputs. A subclass of
+    `keras.Model` would change the class name in saved files. Copies and saved files of the model have the `predict` of
+    Keras. Private: none, but the method is replaced on the instance (Keras 3.10 to 3.15).
+
+    Args:
+        model: `keras.Model`.
+        prepare: Function that maps the `x` passed by the user to the `x` that `predict` uses.
+
+    Returns:
+        `model`.
+    """
+    predict = model.predict
+
+    def prepared_predict(x, *args, **kwargs):
+        return predict(prepare(x), *args, **kwargs)
+
+    model.predict = prepared_predict
+    return model

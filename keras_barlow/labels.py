@@ -1,4 +1,4 @@
-"""Checks of class labels and features, shared by every function that takes them."""
+"""Validation of class labels and features, shared by all functions that take them."""
 
 import numpy as np
 
@@ -6,32 +6,32 @@ _REMEDY_FOR_NAMES = (
     "Number the classes: `names, numbers = np.unique(labels, return_inverse=True)`, and "
     "`np.searchsorted(names, others)` for other labels of the same classes."
 )
-# Scores have a column per class number, so numbers may have gaps, but must not jump to 1e8. The largest public sets of
-# classes (ImageNet-21k) stay below.
+# Scores have a column per class number, so class numbers may have gaps but must not be huge. The largest public label
+# sets (ImageNet-21k) stay below this number.
 _GAPS_ALLOWED_BELOW = 2**15
 _FINITE_ROWS = 8192
-# As text, because pandas' NA is equal to nothing.
+# Compared as text, because pandas.NA does not equal anything.
 _MISSING = ("None", "nan", "NaT", "<NA>")
 
 
 def checked_labels(labels, count=None, name="labels", several=False, least_classes=1):
-    """Class labels as int64, or an error that says what is wrong with them.
+    """Validates class labels and converts them to int64.
 
-    Integers, booleans, floats that hold whole numbers, and a column `(n, 1)` are accepted.
+    Integers, booleans, floats with integral values, and a column `(n, 1)` are accepted.
 
     Args:
         labels: Array-like `(n,)` or `(n, 1)` of class numbers from 0.
-        count: Number of rows that the labels belong to; None skips the check.
-        name: Name of the argument, for the error.
-        several: Whether rows `(n, classes)` of 1, 0 and -1 are accepted too, see `checked_targets`.
-        least_classes: Number of different classes that must be there.
+        count: Expected number of labels. None skips the check.
+        name: Name of the user's argument, for error messages.
+        several: Whether to accept multi-label targets `(n, classes)` of 1, 0 and -1 too (see `checked_targets`).
+        least_classes: Minimum number of distinct classes.
 
     Returns:
-        int64 array `(n,)`; `(n, classes)` if `several` and that shape was given.
+        int64 array `(n,)`, or `(n, classes)` for multi-label targets.
 
     Raises:
-        ValueError: If labels are missing, of another shape or length, negative, not whole numbers, names instead of
-            numbers, of too few classes, or numbered with huge gaps.
+        ValueError: If labels are missing, have another shape or length, are negative, fractional or not numeric, have
+            fewer classes than `least_classes`, or have huge gaps.
 
     Example:
 
@@ -45,33 +45,33 @@ def checked_labels(labels, count=None, name="labels", several=False, least_class
         return checked_targets(labels, count, name)
     if labels.ndim != 1 and labels.size:
         raise ValueError(
-            "There must be one label for each image. "
+            "There must be one label per image. "
             f"Received: labels of shape {labels.shape} for `{name}`. {_remedy_for_shape(labels)}"
         )
     _check_length(labels, count, name)
     labels = _as_integers(labels, name)
     if labels.min() < 0:
         raise ValueError(
-            f"Labels must be class numbers from 0. Received: {_some(labels[labels < 0])} in `{name}`. Drop the rows "
-            f"without a label, there and in the features or images: `keep = {name} >= 0`."
+            f"Labels must be class numbers from 0. Received: {_examples(labels[labels < 0])} in `{name}`. Drop "
+            f"unlabeled rows, here and in the features or images: `keep = {name} >= 0`."
         )
     _check_classes(labels, name, least_classes)
     return labels
 
 
 def checked_targets(targets, count=None, name="targets"):
-    """Targets for images with any number of labels as int64, or an error that says what is wrong with them.
+    """Validates multi-label targets and converts them to int64.
 
     Args:
-        targets: Array-like `(n, classes)`: 1 where the image has the label, 0 where not, -1 where it does not count.
-        count: Number of rows that the targets belong to; None skips the check.
-        name: Name of the argument, for the error.
+        targets: Array-like `(n, classes)`: 1 if the image has the label, 0 if not, -1 to ignore the entry.
+        count: Expected number of rows. None skips the check.
+        name: Name of the user's argument, for error messages.
 
     Returns:
         int64 array `(n, classes)`.
 
     Raises:
-        ValueError: If targets are missing, or of another shape, length or value.
+        ValueError: If targets are missing, or have another shape, length or value.
 
     Example:
 
@@ -82,33 +82,33 @@ def checked_targets(targets, count=None, name="targets"):
     if targets.ndim != 2:
         raise ValueError(
             "Targets must be (n, classes), a column of 1, 0 and -1 for each class. "
-            f"Received: `{name}` of shape {targets.shape}. From class numbers: np.eye(classes)[labels]."
+            f"Received: `{name}` of shape {targets.shape}. Convert class numbers with np.eye(classes)[labels]."
         )
     _check_length(targets, count, name)
     targets = _as_integers(targets, name)
     if targets.size and (targets.min() < -1 or targets.max() > 1):
         raise ValueError(
-            "Targets must be 1 where the image has the label, 0 where not, and -1 where it does not count. "
-            f"Received: {_some(targets[(targets < -1) | (targets > 1)])} in `{name}`. Turn counts or scores into 1 and "
-            f"0 first, such as `({name} > 0).astype(int)`."
+            "Targets must be 1 if the image has the label, 0 if not, and -1 to be ignored. "
+            f"Received: {_examples(targets[(targets < -1) | (targets > 1)])} in `{name}`. Convert counts or scores to "
+            f"1 and 0 first, for example with `({name} > 0).astype(int)`."
         )
     return targets
 
 
 def checked_test_labels(test_labels, train_labels, count=None, name="test_labels"):
-    """Labels to test with as int64, if training has their classes: nothing can predict the others.
+    """Validates test labels, whose classes must also appear in the training labels.
 
     Args:
-        test_labels: Array-like `(m,)`, see `checked_labels`.
-        train_labels: int64 array `(n,)`, checked.
-        count: Number of rows that the test labels belong to; None skips the check.
-        name: Name of the argument, for the error.
+        test_labels: Array-like `(m,)` of class numbers (see `checked_labels`).
+        train_labels: int64 array `(n,)` of validated training labels.
+        count: Expected number of test labels. None skips the check.
+        name: Name of the user's argument, for error messages.
 
     Returns:
         int64 array `(m,)`.
 
     Raises:
-        ValueError: For what `checked_labels` refuses, and for classes that training does not have.
+        ValueError: If `checked_labels` raises it, or a class does not appear in training.
 
     Example:
 
@@ -119,26 +119,26 @@ def checked_test_labels(test_labels, train_labels, count=None, name="test_labels
     unknown = np.setdiff1d(test_labels, train_labels)
     if len(unknown):
         raise ValueError(
-            f"Training and test must have the same classes. Received: labels {_some(unknown)} of the test images that "
-            "training does not have. Add their classes to training, or drop these rows from the test images: "
+            f"Training and test must have the same classes. Received: labels {_examples(unknown)} of test images, "
+            "which training lacks. Add these classes to the training images, or drop them from the test images: "
             f"`keep = np.isin({name}, train_labels)`."
         )
     return test_labels
 
 
 def checked_features(features, name="features", finite=True):
-    """Features as an array of rank 2, or an error that says what is wrong with them.
+    """Validates features and converts them to an array of rank 2.
 
     Args:
         features: Array-like `(n, features)` of real numbers. A memory-mapped array is not copied.
-        name: Name of the argument, for the error.
-        finite: Whether to check the values too, see `check_finite`.
+        name: Name of the user's argument, for error messages.
+        finite: Whether to check that all values are finite, too.
 
     Returns:
         Array `(n, features)`.
 
     Raises:
-        ValueError: If the features are missing, of another rank, empty, not numbers or not finite.
+        ValueError: If features are missing, empty, of another rank, not numeric or not finite.
 
     Example:
 
@@ -151,11 +151,12 @@ def checked_features(features, name="features", finite=True):
         array = np.asanyarray(features)
     except ValueError as error:
         raise ValueError(
-            f"Features must be (n, features), rows of one length. Received: `{name}` with rows of several lengths."
+            f"Features must be (n, features), rows of one length. Received: `{name}` with rows of several lengths. "
+            "Extract all rows with the same encoder."
         ) from error
     if np.ma.is_masked(array):
         raise ValueError(
-            f"Features must all be there. Received: `{name}` with masked values. Drop these rows, in the labels too: "
+            f"Features must not be masked. Received: `{name}` with masked values. Drop these rows, in the labels too: "
             f"`keep = ~np.ma.getmaskarray({name}).any(axis=1)`."
         )
     if array.dtype.name == "bfloat16":
@@ -171,12 +172,12 @@ def checked_features(features, name="features", finite=True):
 
 
 def check_finite(features, name="features", first=0):
-    """Refuses features that are not finite in float32, in which they are compared.
+    """Raises an error unless all features are finite in float32, the type in which they are compared.
 
     Args:
         features: Array `(n, features)`.
-        name: Name of the argument, for the error.
-        first: Row of the argument that these features begin with.
+        name: Name of the user's argument, for error messages.
+        first: Row number of the first of these features in that argument.
 
     Raises:
         ValueError: If there are NaN or infinite values.
@@ -194,16 +195,16 @@ def check_finite(features, name="features", first=0):
         if len(rows):
             raise ValueError(
                 f"Features must be finite. Received: NaN or infinite values in `{name}`, first in row "
-                f"{first + start + rows[0]}. Look for them in the images, and in the weights and moving statistics of "
-                "the encoder (`encoder.get_weights()`); go back to an encoder without them."
+                f"{first + start + rows[0]}. Check the images, and the weights and moving statistics of the encoder "
+                "(`encoder.get_weights()`)."
             )
 
 
 def _as_array(labels, name):
     if labels is None:
         raise ValueError(
-            f"This needs labels. Received: none for `{name}`. Give a class number for each image, or load images from "
-            "folders train/CLASS and test/CLASS."
+            f"This function needs labels. Received: none for `{name}`. Pass a class number for each image, or load "
+            "images from folders train/CLASS and test/CLASS."
         )
     if np.ma.is_masked(labels):
         raise ValueError(
@@ -215,16 +216,16 @@ def _as_array(labels, name):
     except ValueError as error:
         raise ValueError(
             f"There must be one label for each image. Received: `{name}` with rows of several lengths. For several "
-            "labels per image give rows (n, classes) of 1 and 0."
+            "labels per image, pass an array (n, classes) of 1 and 0."
         ) from error
 
 
 def _as_integers(labels, name):
-    """Whole numbers of any dtype as int64."""
+    """Converts integral values of any dtype to int64."""
     kind = labels.dtype.kind
-    if kind == "O" and any(str(one) in _MISSING for one in labels.ravel() if not isinstance(one, str)):
+    if kind == "O" and any(str(label) in _MISSING for label in labels.ravel() if not isinstance(label, str)):
         raise ValueError(
-            f"Every row must have a label. Received: missing values in `{name}`. Drop these rows, there and in the "
+            f"Every row must have a label. Received: missing values in `{name}`. Drop these rows, here and in the "
             "features or images."
         )
     if kind not in "iubf":
@@ -235,34 +236,36 @@ def _as_integers(labels, name):
     if kind == "f":
         if np.isnan(labels).any():
             raise ValueError(
-                f"Every row must have a label. Received: NaN in `{name}`. Drop these rows, there and in the features "
+                f"Every row must have a label. Received: NaN in `{name}`. Drop these rows, here and in the features "
                 f"or images: `keep = ~np.isnan({name})`."
             )
         fractions = labels[(labels != np.floor(labels)) | np.isinf(labels)]
         if len(fractions):
             raise ValueError(
-                f"Labels must be whole class numbers. Received: {_some(fractions)} in `{name}`. Give classes, such as "
-                "`np.digitize(values, edges)` of a measurement, or `scores.argmax(axis=1)` of scores."
+                f"Labels must be whole class numbers. Received: {_examples(fractions)} in `{name}`. Convert "
+                "measurements with `np.digitize(values, edges)`, or scores with `scores.argmax(axis=1)`."
             )
     if kind in "uf":
-        # What does not fit into int64 is no class number either: clipped, it is refused for its gap.
+        # Values beyond int64 are clipped, and later refused for their gaps.
         labels = np.clip(labels.astype("float64"), -(2.0**53), 2.0**53)
     return labels.astype("int64", copy=False)
 
 
 def _check_length(labels, count, name):
     if not labels.size:
-        raise ValueError(f"There must be at least one label. Received: `{name}` of shape {labels.shape}.")
+        raise ValueError(
+            f"There must be at least one label. Received: `{name}` of shape {labels.shape}. Pass one per image."
+        )
     if count is not None and len(labels) != count:
         raise ValueError(
-            f"Every row must have a label. Received: {len(labels)} labels for {count} rows in `{name}`. Give both in "
-            "the same order, and drop from both what is dropped from one."
+            f"Every row must have a label. Received: {len(labels)} labels for {count} rows in `{name}`. Drop the "
+            "same rows from labels and features, and keep their order."
         )
 
 
 def _check_classes(labels, name, least_classes):
     highest = int(labels.max())
-    # Few labels cannot have many classes, so this is only counted where it decides.
+    # Counting distinct labels is slow, so do it only if the result matters.
     if highest < _GAPS_ALLOWED_BELOW and least_classes <= 1:
         return
     classes = len(np.unique(labels))
@@ -280,17 +283,16 @@ def _check_classes(labels, name, least_classes):
 
 def _remedy_for_shape(labels):
     if labels.ndim != 2 or 1 in labels.shape:
-        return "Use labels.reshape(-1), if that gives one for each image."
+        return "Use labels.reshape(-1), if that gives one label per image."
     numbers = labels if labels.dtype.kind in "iubf" else np.zeros((1, 1))
     several = (
-        "For several labels an image there is evaluation.multi_label_scores (--protocol=transfer of "
-        "examples/evaluate.py)."
+        "For several labels per image, use evaluation.multi_label_scores (--protocol=transfer of examples/evaluate.py)."
     )
     if (numbers >= 0).all() and np.allclose(numbers.sum(axis=1), 1):
-        return f"These are one-hot: use labels.argmax(axis=1). {several}"
+        return f"These look one-hot: use labels.argmax(axis=1). {several}"
     return several
 
 
-def _some(values):
-    """The first few different values, as text."""
+def _examples(values):
+    """Formats the first few distinct values."""
     return str(np.unique(values)[:5].tolist())

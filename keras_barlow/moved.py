@@ -1,4 +1,4 @@
-"""Import paths of release 0.1, which work with a warning until release 0.3."""
+"""Import paths of release 0.1. They work, with a deprecation warning, until release 0.3."""
 
 import importlib
 import importlib.abc
@@ -8,11 +8,12 @@ import types
 import warnings
 
 _PACKAGE = "keras_barlow"
-# From the old path to the modules that have its names now, the most public first.
+# Old path: modules that have its names now, most public first.
 MOVED = {
     "ablations": ("recipes.ablations",),
     "asymmetry": ("pretraining.momentum", "networks"),
     "augmentations.base": ("augmentations.transform",),
+    "augmentations.rarity": ("augmentations.sparse",),
     "barlow_twins": ("methods.barlow_twins",),
     "callbacks.records": ("callbacks.metrics_log",),
     "callbacks.workers": ("pretraining.worker_callbacks",),
@@ -37,7 +38,7 @@ MOVED = {
 
 
 class _OldPaths(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds modules of `MOVED` that exist no longer."""
+    """Imports the modules in `MOVED`, which no longer exist, from their new paths."""
 
     def find_spec(self, name, path=None, target=None):
         package, _, old = name.partition(".")
@@ -50,13 +51,15 @@ class _OldPaths(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module):
         new = [f"{_PACKAGE}.{name}" for name in MOVED[module.__name__.partition(".")[2]]]
-        warnings.warn(f"{module.__name__} is now {new[0]}. The old path goes in 0.3.", DeprecationWarning, stacklevel=2)
+        warnings.warn(
+            f"{module.__name__} is now {new[0]}. The old path will be removed in 0.3.", DeprecationWarning, stacklevel=2
+        )
         modules = [importlib.import_module(name) for name in new]
 
         def find(name):
-            for one in modules:
-                if hasattr(one, name):
-                    return getattr(one, name)
+            for candidate in modules:
+                if hasattr(candidate, name):
+                    return getattr(candidate, name)
             raise AttributeError(f"module {module.__name__!r} (now {new[0]}) has no attribute {name!r}")
 
         module.__getattr__ = find
@@ -70,7 +73,7 @@ def install():
 
 
 def attribute(name):
-    """The module of an old path that is an attribute of the package, such as `keras_barlow.ops`.
+    """Imports the module behind an old attribute of the package, such as `keras_barlow.ops`.
 
     Args:
         name: Name of the attribute.
@@ -79,7 +82,7 @@ def attribute(name):
         The module.
 
     Raises:
-        AttributeError: If there never was such a module.
+        AttributeError: If the package never had this attribute.
     """
     if name not in MOVED:
         raise AttributeError(f"module {_PACKAGE!r} has no attribute {name!r}")

@@ -1,10 +1,10 @@
-"""The networks that users bring: what they take and give, found out for any Keras model, and the rules for encoders."""
+"""Checks of the networks that users pass: their inputs and outputs, for any kind of Keras model."""
 
 import keras
 
 
 def check_channels_last():
-    """Raises ValueError if Keras is set to channels-first images, which nothing here takes."""
+    """Raises ValueError if Keras is configured for channels-first images, which this package does not support."""
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
             "Images must have their channels last, (batch, height, width, channels). "
@@ -14,18 +14,18 @@ def check_channels_last():
 
 
 def checked_encoder(model, argument="encoder"):
-    """The model, if it maps one batch of images to one batch of features.
+    """Returns the model, if it maps one batch of images to one batch of features.
 
     Args:
-        model: What the user passed.
-        argument: The name under which it was passed, for the errors.
+        model: Model passed by the user.
+        argument: Name of the user's argument, for error messages.
 
     Returns:
-        A functional or sequential `keras.Model`, which has `inputs`, `input_shape` and `output_shape`: the model
-        itself, or a functional model around a subclassed one, which shares its weights.
+        A functional or sequential `keras.Model`, with `inputs`, `input_shape` and `output_shape`: `model` itself, or
+        a functional model that wraps a subclassed one and shares its weights.
 
     Raises:
-        ValueError: If it is not built, or has other inputs or outputs.
+        ValueError: If the model is not built, or has other inputs or outputs.
     """
     model = on_images(model, argument)
     shape = tuple(model.outputs[0].shape)
@@ -40,13 +40,13 @@ def checked_encoder(model, argument="encoder"):
         raise ValueError(
             f"`{argument}` must have a known number of features. "
             f"Received: {argument}.output_shape={shape} for {argument}.input_shape={(None, *_image_shape(model))}. "
-            "Give it a keras.Input of known height and width, or end it with GlobalAveragePooling2D."
+            "Use a keras.Input of known height and width, or end it with GlobalAveragePooling2D."
         )
     return model
 
 
 def on_images(model, argument="encoder"):
-    """The model, if it maps one batch of images to one tensor of any rank; see `checked_encoder`."""
+    """Does the same as `checked_encoder`, but accepts one output of any rank."""
     check_channels_last()
     if not isinstance(model, keras.Model) or not model.built:
         raise ValueError(
@@ -55,11 +55,11 @@ def on_images(model, argument="encoder"):
             + _wrapped((32, 32, 3), "encoder(images)")
         )
     model = _with_inputs(model, argument)
-    taken = _structure(model, "input")
-    if len(model.inputs) != 1 or isinstance(taken, dict):
+    inputs = _structure(model, "input")
+    if len(model.inputs) != 1 or isinstance(inputs, dict):
         raise ValueError(
-            f"`{argument}` must take one batch of images. Received inputs: {_listed(taken)}. "
-            f"Wrap it in a model that takes the images alone: {_on_images_alone(taken)}"
+            f"`{argument}` must take one batch of images. Received inputs: {_listed(inputs)}. "
+            f"Wrap it in a model that takes only the images: {_images_only_call(inputs)}"
         )
     shape = tuple(model.inputs[0].shape)
     if len(shape) != 4 or shape[-1] is None:
@@ -69,31 +69,31 @@ def on_images(model, argument="encoder"):
             + _wrapped((28, 28, 1), "encoder(keras.layers.Flatten()(images))")
         )
     if len(model.outputs) != 1 or isinstance(_structure(model, "output"), dict):
-        given = _structure(model, "output")
+        outputs = _structure(model, "output")
         raise ValueError(
-            f"`{argument}` must have one output. Received outputs: {_listed(given)}. "
-            f"Keep one of them: {_wrapped(_image_shape(model), f'encoder(images){_path_of_features(given)}')}"
+            f"`{argument}` must have one output. Received outputs: {_listed(outputs)}. "
+            f"Keep one of them: {_wrapped(_image_shape(model), f'encoder(images){_path_of_features(outputs)}')}"
         )
     return model
 
 
 def built(layer, input_shape, argument):
-    """Builds a layer, a subclassed model too, on inputs of a shape.
+    """Builds a layer or model, including subclassed models, for inputs of a given shape.
 
     Args:
         layer: Keras layer or model from `(batch, n)` to `(batch, m)`.
-        input_shape: `(None, n)`.
-        argument: The name under which it was passed, for the errors.
+        input_shape: Input shape `(None, n)`.
+        argument: Name of the user's argument, for error messages.
 
     Returns:
         The pair of `layer` and its output shape `(None, m)`.
 
     Raises:
-        ValueError: If it is no layer, or its output has another rank.
+        ValueError: If `layer` is not a Keras layer, or its output does not have rank 2.
     """
     if not isinstance(layer, keras.layers.Layer):
         raise ValueError(f"`{argument}` must be a Keras layer or model. Received: {argument}={layer!r}")
-    # A symbolic call, because a subclassed model may have neither `build` nor `compute_output_shape`.
+    # Call it symbolically, because a subclassed model may have neither `build` nor `compute_output_shape`.
     outputs = layer(keras.Input(input_shape[1:]))
     shape = getattr(outputs, "shape", None)
     if shape is None or len(shape) != 2 or shape[1] is None:
@@ -106,38 +106,39 @@ def built(layer, input_shape, argument):
 
 
 def checked_predictor(predictor, embedding_shape):
-    """The predictor, built.
+    """Builds the predictor and checks that it keeps the width of the embeddings.
 
     Args:
         predictor: Layer from embeddings to embeddings, or None.
-        embedding_shape: `(None, D)`.
+        embedding_shape: Shape `(None, D)` of the embeddings.
 
     Returns:
         `predictor`.
 
     Raises:
-        ValueError: If it changes the width.
+        ValueError: If its output is not `(batch, D)`.
     """
     if predictor is None:
         return None
     predictor, shape = built(predictor, embedding_shape, "predictor")
     if shape != tuple(embedding_shape):
         raise ValueError(
-            "The predictor must keep the width of the embeddings, which are compared with those of the other view. "
-            f"Received: {embedding_shape[-1]} features in and {shape[-1]} out. End it with {embedding_shape[-1]}."
+            "The predictor must keep the width of the embeddings, because its output is compared with the embeddings "
+            f"of the other view. Received: {embedding_shape[-1]} features in and {shape[-1]} out. "
+            f"End it with {embedding_shape[-1]} units."
         )
     return predictor
 
 
 def copied(network, input_shape):
-    """A copy of a network with weights of its own.
+    """Copies a network.
 
     Args:
         network: Built Keras layer or model that can be serialized.
-        input_shape: Shape of its inputs, with None for the batch.
+        input_shape: Input shape, with None for the batch dimension.
 
     Returns:
-        A layer or model of the same class, built, with equal weights.
+        A built layer or model of the same class, with its own variables and equal weights.
     """
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(network))
     if not copy.built:
@@ -147,49 +148,49 @@ def copied(network, input_shape):
 
 
 class GivesFeatures:
-    """What a `keras.Model` needs beside `call` where it gives the features of its `encoder`."""
+    """Mixin for a `keras.Model` whose `call` returns the features of its `encoder`."""
 
     def build(self, input_shape):
-        """Leaves nothing to build. Keras remembers the shape, for `export` and saved models."""
+        """Does nothing, since all layers are built. Keras records the shape for `export` and saved models."""
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.encoder.output_shape[-1])
 
     def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
-        """Keras' own export of what `predict` computes, for images on 0..255; `export.save_encoder` takes [0, 1]."""
+        """Exports what `predict` computes, for images on 0..255. `export.save_encoder` exports for [0, 1]."""
         if input_signature is None:
             input_signature = [keras.InputSpec(dtype="float32", shape=(None, *self.encoder.input_shape[1:]))]
         super().export(filepath, format=format, verbose=verbose, input_signature=input_signature, **kwargs)
 
 
 def _with_inputs(model, argument):
-    """The model, if it is functional; otherwise a functional model around it, of the shape on which it was built."""
+    """Returns a functional model: the model itself, or a wrapper around it with the shape it was built for."""
     inputs = getattr(model, "inputs", None)
     if inputs and not isinstance(model, keras.Sequential):
         if not isinstance(model.input, (list, tuple)) or len(inputs) > 1:
             return model
-        # Keras warns at every call of such a model on one tensor.
+        # Keras warns when a model with a list of one input is called on a tensor.
         if type(model).__module__.startswith("keras."):
-            # The same layers without the list, which Keras 3.10 makes of the one input of every model that it loads:
-            # a model around it would have its weights in other places than the file.
+            # Keras 3.10 turns the input of every loaded model into a list. Rebuild the model from the same layers,
+            # because a wrapper would place its weights elsewhere than the saved file.
             return keras.Model(inputs[0], model.output, name=model.name)
         images = keras.Input(inputs[0].shape[1:], name="images")
         return keras.Model(images, model([images]), name=model.name)
-    # A Sequential that was built by a call is bound to the size of that batch.
+    # A Sequential model that was built by a call is tied to the size of that batch.
     if inputs and inputs[0].shape[0] is None:
         return model
     shape = (model.get_build_config() or {}).get("input_shape")
     if not isinstance(shape, (tuple, list)) or not all(isinstance(side, (int, type(None))) for side in shape):
         raise ValueError(
-            f"`{argument}` must take one batch of images. Received: {argument}={model!r}, built on inputs of shape "
-            f"{shape}. Wrap it in a model that takes the images alone: {_on_images_alone(shape)}"
+            f"`{argument}` must take one batch of images. Received: {argument}={model!r}, built for inputs of shape "
+            f"{shape}. Wrap it in a model that takes only the images: {_images_only_call(shape)}"
         )
     images = keras.Input(shape[1:], name="images")
     return keras.Model(images, model(images), name=model.name)
 
 
 def _structure(model, side):
-    """Tensor, list or dictionary of the inputs or outputs. Keras keeps it for functional models only."""
+    """Returns the inputs or outputs as a tensor, list or dictionary, which Keras keeps only for functional models."""
     tensors = getattr(model, f"{side}s")
     return tensors[0] if isinstance(model, keras.Sequential) else getattr(model, side)
 
@@ -203,7 +204,7 @@ def _wrapped(shape, call):
 
 
 def _listed(structure):
-    """`'name' (None, 8), 'other' (None, 4)`."""
+    """Formats a structure, as in `'name' (None, 8), 'other' (None, 4)`."""
     pairs = structure.items() if isinstance(structure, dict) else enumerate(_as_list(structure))
     return ", ".join(f"{name!r} {_shapes(value)}" for name, value in pairs)
 
@@ -214,8 +215,8 @@ def _shapes(value):
     return str(tuple(value.shape))
 
 
-def _on_images_alone(structure):
-    """The call of a model of several inputs in which `other` stands for all but the images."""
+def _images_only_call(structure):
+    """Returns example code that calls a model with several inputs; `other` stands for everything but the images."""
     pairs = list(structure.items() if isinstance(structure, dict) else enumerate(_as_list(structure)))
     shapes = {name: tuple(getattr(value, "shape", value)) for name, value in pairs}
     images = next((name for name, shape in shapes.items() if len(shape) == 4), pairs[0][0])
@@ -228,7 +229,7 @@ def _on_images_alone(structure):
 
 
 def _path_of_features(structure):
-    """The index, `["a"][0]`, of the output that looks most like features: rank 2, or else the first."""
+    """Returns the index, such as `["a"][0]`, of the first output of rank 2, or else of the first output."""
     paths = list(_paths(structure))
     return min(paths, key=lambda pair: len(pair[1].shape) != 2)[0]
 

@@ -1,4 +1,4 @@
-"""Every picture that a run leaves behind, as PNG files. Images are on 0..255 throughout."""
+"""Figures of a training run, as PNG files. All images are on 0..255."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -8,13 +8,13 @@ _DPI = 120
 
 
 def plot_views(views, images, path="views.png", step=0):
-    """A grid of three rows: the images, and below each its two views. What to look at before training.
+    """Plots a grid of three rows: the images, view A and view B. Look at it before you start training.
 
     Args:
-        views: `keras_barlow.views.Views`, or another layer that gives `(view_a, view_b)`.
-        images: Array `(n, height, width, 3)` on 0..255, or a list of such images of any sizes.
+        views: `keras_barlow.views.Views`, or another layer that returns `(view_a, view_b)`.
+        images: Array `(n, height, width, 3)` on 0..255, or a list of such images of any size.
         path: PNG file to write.
-        step: Which draws to take, see `Views`.
+        step: Number that selects the random draws (see `Views`).
 
     Returns:
         `path`.
@@ -31,10 +31,10 @@ def plot_views(views, images, path="views.png", step=0):
 
 
 def loss_terms(metrics, path):
-    """The loss and its two terms over the epochs, and the k-NN accuracy where there is one.
+    """Plots the loss and its two terms over the epochs, and the k-NN accuracy if there is one.
 
     Args:
-        metrics: One dictionary an epoch, with `epoch`, `loss`, `invariance`, `redundancy` and perhaps
+        metrics: List with one dictionary per epoch: `epoch`, `loss`, `invariance`, `redundancy`, and optionally
             `knn_top1`.
         path: PNG file to write.
 
@@ -55,11 +55,11 @@ def loss_terms(metrics, path):
 
 
 def cross_correlation(before, after, path):
-    """The cross-correlation matrix before and after training, side by side on one scale.
+    """Plots the cross-correlation matrices before and after training side by side, on the same scale.
 
     Args:
-        before: Array `(D, D)`, entries in [-1, 1].
-        after: Array `(D, D)`.
+        before: Array `(D, D)` with entries in [-1, 1].
+        after: Array `(D, D)` with entries in [-1, 1].
         path: PNG file to write.
 
     Returns:
@@ -78,11 +78,11 @@ def cross_correlation(before, after, path):
 
 
 def nearest_neighbors(queries, neighbors, path):
-    """Test images in the first column, and their most similar training images to the right.
+    """Plots test images in the first column and their most similar training images to the right.
 
     Args:
         queries: Array `(n, height, width, 3)` on 0..255.
-        neighbors: Array `(n, k, height, width, 3)`, the most similar first.
+        neighbors: Array `(n, k, height, width, 3)`, most similar first.
         path: PNG file to write.
 
     Returns:
@@ -101,10 +101,10 @@ def nearest_neighbors(queries, neighbors, path):
 
 
 def contact_sheet(rows, path):
-    """Rows of images of any lengths.
+    """Plots rows of images, which may have different lengths.
 
     Args:
-        rows: A list of arrays `(k, height, width, 3)` on 0..255.
+        rows: List of arrays `(k, height, width, 3)` on 0..255.
         path: PNG file to write.
 
     Returns:
@@ -124,14 +124,14 @@ def contact_sheet(rows, path):
 
 
 def feature_map(features, labels, path, class_names=None, seed=0):
-    """Features laid out in two dimensions by t-SNE, coloured by class.
+    """Plots features in two dimensions by t-SNE, colored by class.
 
     Args:
         features: Float array `(n, features)`.
-        labels: Integer array `(n,)`, colours only; or None.
+        labels: Integer array `(n,)` that selects the colors, or None.
         path: PNG file to write.
-        class_names: Name of each label; None shows the numbers.
-        seed: Of the layout.
+        class_names: Name of each label. None shows the numbers.
+        seed: Random seed of the layout.
 
     Returns:
         `path`.
@@ -146,8 +146,8 @@ def feature_map(features, labels, path, class_names=None, seed=0):
     for label in np.unique(labels):
         rows = labels == label
         name = str(label) if class_names is None else class_names[label]
-        colour = f"C{label}" if label < 10 else None
-        axis.scatter(*places[rows].T, s=8, color=colour, label=name)
+        color = f"C{label}" if label < 10 else None
+        axis.scatter(*places[rows].T, s=8, color=color, label=name)
     axis.set_title("t-SNE of the features")
     axis.set_xticks([])
     axis.set_yticks([])
@@ -157,26 +157,26 @@ def feature_map(features, labels, path, class_names=None, seed=0):
 
 
 def table_of_runs(names, scores, paper, path):
-    """Bars of the mean over seeds with the range of the seeds, and beside them the paper's.
+    """Plots the mean accuracy over seeds as bars with the range of the seeds, next to the paper's results.
 
     Args:
-        names: A string for each row.
-        scores: For each row a list of accuracies in [0, 1], one a seed; empty where a run failed.
-        paper: For each row the published accuracy in per cent, or None.
+        names: List of strings, one per row.
+        scores: List with the accuracies in [0, 1] of each row, one per seed; empty if a run failed.
+        paper: List with the published accuracy of each row in percent, or None.
         path: PNG file to write.
 
     Returns:
         `path`.
     """
-    published = [figure is not None for figure in paper]
+    published = [value is not None for value in paper]
     panels = 1 + any(published)
     figure = Figure(figsize=(3.2 + 3.6 * panels, 0.9 + 0.42 * len(names)), layout="constrained")
     axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
     for place, values in enumerate(scores):
         if values:
-            per_cent = 100 * np.asarray(values)
-            mean = per_cent.mean()
-            axes[0].barh(place, mean, color="C0", xerr=[[mean - per_cent.min()], [per_cent.max() - mean]], capsize=3)
+            percent = 100 * np.asarray(values)
+            mean = percent.mean()
+            axes[0].barh(place, mean, color="C0", xerr=[[mean - percent.min()], [percent.max() - mean]], capsize=3)
             axes[0].text(1, place, f"{mean:.1f}", va="center", color="white")
     axes[0].set_title("here: top-1, %")
     axes[0].set_yticks(range(len(names)), names)

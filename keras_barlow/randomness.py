@@ -1,12 +1,12 @@
-"""The table of random numbers, and the one place that draws.
+"""The table of random numbers from which all views are drawn.
 
-Everything random about a view is a handful of numbers per image. They are drawn as one table for the GLOBAL
-batch, statelessly from `(seed, step, view)`, and each replica slices its own rows. So a run makes the same
-views on 1, 2 or 8 devices and after a resume, and no two replicas share a draw.
+Everything random about a view is a few numbers per image. They are drawn as one table for the GLOBAL batch, statelessly
+from `(seed, step, view)`, and each replica slices its own rows. A run therefore makes the same views on 1, 2 or 8
+devices and after a resume, and no two replicas share random numbers.
 
-The bits come from the Philox generator by name, because TensorFlow's default one gives other numbers under
-XLA than without it. The conversion to float is done here, because TensorFlow and XLA convert the same bits
-differently (2.21). The first n rows stay the same when N grows.
+The generator is Philox, by name, because TensorFlow's default generator depends on whether XLA compiles the function.
+The bits are converted to floats here, because TensorFlow and XLA convert them differently (2.21). The first n rows do
+not depend on the number of rows.
 """
 
 import tensorflow as tf
@@ -17,35 +17,35 @@ _SEEDS = 2**32
 
 
 def view_key(seed, step, view):
-    """The key of one view of one step.
+    """The key from which the random numbers of one view of one step are drawn.
 
     Args:
-        seed: Integer.
-        step: Integer or scalar integer tensor.
-        view: Number of the view, a Python integer from 0; there may be any number of views.
+        seed: Integer seed of the run.
+        step: Number of the training step, an integer or a scalar integer tensor.
+        view: Number of the view, a Python integer from 0 without an upper limit.
 
     Returns:
-        An int64 tensor `(2,)`; no two `(step, view)` share it.
+        An int64 tensor `(2,)`, unique for each `(step, view)`.
 
     Raises:
-        ValueError: If the seed is out of range; see `checked_seed`.
+        ValueError: If the seed is out of range.
     """
     seed = checked_seed(seed)
-    # Two views a step, as runs have always drawn them; further views count on in the upper half of the seed.
+    # The first two views share one seed, as in release 0.1; further views use the upper half of the seed.
     return tf.stack([tf.constant(seed + view // 2 * _SEEDS, tf.int64), 2 * tf.cast(step, tf.int64) + view % 2])
 
 
 def checked_seed(seed):
-    """The seed as an integer.
+    """Checks a seed and converts it to a Python integer.
 
     Args:
-        seed: Integer between -2^32 and 2^32, exclusive: beyond, two seeds could share a key.
+        seed: Integer between -2^32 and 2^32, exclusive. Beyond that range, two seeds could share a key.
 
     Returns:
         A Python integer.
 
     Raises:
-        ValueError: If it is not such an integer.
+        ValueError: If the seed is not an integer in this range.
 
     Example:
 
@@ -53,17 +53,17 @@ def checked_seed(seed):
     7
     """
     if int(seed) != seed or abs(seed) >= _SEEDS:
-        raise ValueError(f"A seed must be an integer between -2^32 and 2^32. Received: seed={seed!r}")
+        raise ValueError(f"A seed must be an integer between -2^32 and 2^32. Received: seed={seed!r}. Choose another.")
     return int(seed)
 
 
 def uniform_table(key, rows, columns):
-    """Draws this replica's rows of the global table of uniform numbers.
+    """Draws this replica's rows of the global table of uniform random numbers.
 
     Args:
-        key: Integer tensor `(2,)`, see `view_key`.
-        rows: Number of rows on this replica, an integer or a scalar integer tensor.
-        columns: Random numbers per image, a Python integer.
+        key: Integer tensor `(2,)` from `view_key`.
+        rows: Number of images on this replica, an integer or a scalar integer tensor.
+        columns: Number of random numbers per image, a Python integer.
 
     Returns:
         Float32 tensor `(rows, columns)` in [0, 1), multiples of 2^-24.
@@ -80,14 +80,14 @@ def uniform_table(key, rows, columns):
 
 
 def uniform_rows(key, start, rows, total, columns):
-    """Draws some rows of a table of uniform numbers.
+    """Draws a slice of the rows of a table of uniform random numbers.
 
     Args:
-        key: Integer tensor `(2,)`, see `view_key`.
-        start: First row, an integer or a scalar integer tensor.
-        rows: Number of rows, the same.
-        total: Number of rows in the whole table, the same.
-        columns: Random numbers per image, a Python integer.
+        key: Integer tensor `(2,)` from `view_key`.
+        start: First row of the slice, an integer or a scalar integer tensor.
+        rows: Number of rows in the slice, an integer or a scalar integer tensor.
+        total: Number of rows in the whole table, an integer or a scalar integer tensor.
+        columns: Number of random numbers per image, a Python integer.
 
     Returns:
         Float32 tensor `(rows, columns)` in [0, 1), multiples of 2^-24.
@@ -96,5 +96,5 @@ def uniform_rows(key, start, rows, total, columns):
         (total, columns), seed=key, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
     )
     own = bits if total is rows else bits[start : start + rows]
-    # 24 bits are what float32 holds exactly; a 32-bit draw could round up to 1.0.
+    # float32 holds 24 bits exactly; 32 bits could round up to 1.0.
     return tf.cast(tf.bitwise.right_shift(own, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24

@@ -1,3 +1,3 @@
-"""The version, apart from the package so that building reads it without TensorFlow."""
+"""The version, in a separate module so that the build can read it without importing TensorFlow."""
 
 __version__ = "0.1.0"

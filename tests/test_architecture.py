@@ -12,20 +12,20 @@ import keras_barlow as kb
 
 PACKAGE = pathlib.Path(kb.__file__).parent
 LAYERS = [
+    {"keras_internals", "whole_files"},
     {
         "checkpoint",
         "distribution",
         "image_scale",
-        "keras_internals",
         "labels",
         "launch",
         "moved",
         "networks",
         "optimizers",
         "plots",
+        "tensorflow_internals",
         "version",
         "weights",
-        "whole_files",
     },
     {"randomness"},
     {"augmentations", "layers", "losses"},

@@ -1,4 +1,4 @@
-"""Arrays: `.npz` files under the names that people use, and `ArrayImages` of any channels, shape and dtype."""
+"""Arrays: `.npz` files with the usual names, and `ArrayImages` with any number of channels, shape and dtype."""
 
 import time
 
@@ -11,7 +11,7 @@ from tests import shared
 
 
 def numbered(count, *shape, dtype="uint8"):
-    """Images that carry their row number."""
+    """Images whose pixels are their row number."""
     rows = np.arange(count, dtype=dtype).reshape((count,) + (1,) * len(shape))
     return np.broadcast_to(rows, (count, *shape)).copy()
 
@@ -41,7 +41,7 @@ def test_every_family_of_names(tmp_path, caplog, names, column):
     labels = Y[:, None] if column else Y
     arrays = {}
     for role, count in (("train", 20), ("test", 6), ("val", 4)):
-        # Brighter, since nearly black images look like another scale.
+        # Brighter, because nearly black images look like images on another scale.
         arrays |= {names[role][0]: X[:count] + 100, names[role][1]: labels[:count].astype("uint8")}
     with caplog.at_level("WARNING", "absl"):
         train, test = data.load(saved(tmp_path, **arrays), 8)
@@ -49,7 +49,7 @@ def test_every_family_of_names(tmp_path, caplog, names, column):
     np.testing.assert_array_equal(train.labels, Y)
     np.testing.assert_array_equal(test.labels, Y[:6])
     val = " and ".join(names["val"])
-    assert f"2 arrays, where there are test images to test on: {', '.join(names['val'])}" in caplog.text, val
+    assert f"2 validation arrays (the test images are used): {', '.join(names['val'])}" in caplog.text, val
     for name in names["test"]:
         del arrays[name]
     caplog.clear()
@@ -60,8 +60,8 @@ def test_every_family_of_names(tmp_path, caplog, names, column):
     assert not caplog.records
 
 
-def test_medmnist_as_it_is_published(tmp_path):
-    """PathMNIST's dtypes and shapes, and a gray one's."""
+def test_medmnist_as_published(tmp_path):
+    """The dtypes and shapes of PathMNIST, and of a grayscale dataset."""
     labels = (np.arange(30) % 3).reshape(-1, 1).astype("uint8")
     for images in (numbered(30, 28, 28, 3), numbered(30, 28, 28)):
         parts = {"train": slice(18), "val": slice(18, 24), "test": slice(24, 30)}
@@ -73,11 +73,11 @@ def test_medmnist_as_it_is_published(tmp_path):
 
 
 REFUSED = {
-    "labels under another name": ({"images": X, "y": Y}, "an array y of as many rows as images, and no labels"),
+    "labels under another name": ({"images": X, "y": Y}, "an array y with as many rows as images, and no labels"),
     "labels of another family": ({"images": X, "y_train": Y}, "Rename it to labels, or .*labels=False"),
     "labels beside x_train": ({"x_train": X, "labels": Y}, "Rename it to y_train"),
     "columns under another name": ({"images": X, "targets": np.eye(20)}, "an array targets"),
-    "two families": ({"images": X, "labels": Y, "x_train": X}, "one array of train images.*images and x_train"),
+    "two families": ({"images": X, "labels": Y, "x_train": X}, "only one array of train images.*images and x_train"),
     "test images without labels": ({"x_train": X, "y_train": Y, "x_test": X}, "both have labels.*no y_test"),
     "labels for tests only": ({"x_train": X, "x_test": X, "y_test": Y}, "no y_train|Rename it to y_train"),
     "only tests": ({"x_test": X, "y_test": Y}, "x_train.*Received: .*x_test, y_test"),
@@ -105,7 +105,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_npz_files_that_are_refused(tmp_path, kind):
+def test_rejected_npz_files(tmp_path, kind):
     arrays, message = REFUSED[kind]
     path = saved(tmp_path, **arrays)
     began = time.time()
@@ -117,7 +117,7 @@ def test_npz_files_that_are_refused(tmp_path, kind):
 def test_labels_that_are_ignored_need_no_names(tmp_path, caplog):
     train, test = data.load(saved(tmp_path, x_train=X, y=Y, x_test=X[:2]), 8, labels=False)
     assert train.labels is None and test is None
-    assert "1 arrays that nothing uses: y" in caplog.text
+    assert "1 unused arrays: y" in caplog.text
     caplog.clear()
     data.load(saved(tmp_path, x_train=X, y_train=-Y, x_test=X[:2], y_test=Y[:1]), 8, labels=False)
     assert not caplog.records
@@ -128,10 +128,10 @@ def test_other_arrays_are_counted(tmp_path, caplog):
         tmp_path, images=X, labels=Y, ids=np.arange(20), names=np.array([{}] * 2, object), author=np.array("me")
     )
     assert len(data.load(path, 8)[0]) == 18
-    assert "3 arrays that nothing uses: author, ids, names" in caplog.text
+    assert "3 unused arrays: author, ids, names" in caplog.text
 
 
-def test_one_hot_labels_are_said_to_be_several(tmp_path, caplog):
+def test_one_hot_labels_are_read_as_multi_label_with_a_warning(tmp_path, caplog):
     train, _ = data.load(saved(tmp_path, images=X, labels=np.eye(2)[Y]), 8)
     assert train.labels.shape == (18, 2) and "labels.argmax(axis=1)" in caplog.text
 
@@ -160,14 +160,16 @@ def test_arrays_of_any_channels_shape_and_float(kind):
     batch = next(iter(images.batches(4).epoch(0)))
     assert batch.shape == (4, *array.shape[1:]) and batch.dtype == expected.dtype
     np.testing.assert_array_equal(batch, expected[batch.numpy()[:, 0, 0, 0].astype(int)])
-    batch, labels = next(iter(images.labelled(4, crop=6)))
+    batch, labels = next(iter(images.labeled(4, crop=6)))
+    with pytest.warns(DeprecationWarning, match="now Images.labeled"):
+        images.labelled(4)
     assert batch.shape == (4, 6, 6, array.shape[3])
     np.testing.assert_array_equal(batch.numpy()[:, 0, 0, 0].astype(int), labels)
     assert images.take(np.array([3, 1])).read([1]).flat[0] == expected[1].flat[0]
 
 
 @pytest.mark.parametrize("kind", shared.few(["13 bands", "not square", "float16"], "13 bands", "float16"))
-def test_a_model_trains_on_them(kind):
+def test_a_model_trains_on_arrays(kind):
     array = CHANNELS[kind]
     channels = array.shape[3]
     standardization = {"mean": [0.5] * channels, "deviation": [0.25] * channels}
@@ -182,7 +184,10 @@ def test_a_model_trains_on_them(kind):
 @pytest.mark.parametrize(
     "array, message",
     [
-        (numbered(4, 8, 8), r"images of shape \(4, 8, 8\). Gray images need a last axis: images\[\.\.\., None\]"),
+        (
+            numbered(4, 8, 8),
+            r"shape \(4, 8, 8\). Add a channel axis to grayscale images: images\[\.\.\., None\]",
+        ),
         (numbered(4, 64), r"images of shape \(4, 64\)"),
         (numbered(0, 8, 8, 3), "at least one image"),
         (numbered(4, 8, 8, 3, dtype="uint16"), r"dtype uint16.*images / 257"),
@@ -194,7 +199,7 @@ def test_a_model_trains_on_them(kind):
         (None, "shape"),
     ],
 )
-def test_arrays_that_are_refused_at_once(array, message):
+def test_rejected_arrays(array, message):
     with pytest.raises(ValueError, match=message):
         data.ArrayImages(array)
 
@@ -202,7 +207,7 @@ def test_arrays_that_are_refused_at_once(array, message):
 @pytest.mark.parametrize(
     "convert", [lambda x: (x / 257).astype("float32"), lambda x: x.astype("uint8"), lambda x: x.astype("float32")]
 )
-def test_what_their_errors_advise_works(convert):
+def test_the_remedies_in_the_errors_work(convert):
     assert len(data.ArrayImages(convert(numbered(4, 8, 8, 3, dtype="uint16")))) == 4
     gray = numbered(4, 8, 8)
     assert data.ArrayImages(gray[..., None]).image_shape == (8, 8, 1)
@@ -226,6 +231,6 @@ def test_labels_of_arrays_are_checked_at_once(labels, class_names, message):
         data.ArrayImages(numbered(4, 8, 8, 3), labels, class_names)
 
 
-def test_crops_larger_than_the_images_are_refused():
+def test_crops_larger_than_the_images_are_rejected():
     with pytest.raises(ValueError, match=r"from 1 to 8 pixels, as the images are 8 x 12. Received: crop=9"):
         data.ArrayImages(numbered(4, 8, 12, 3)).in_order(2, crop=9)

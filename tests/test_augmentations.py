@@ -21,7 +21,7 @@ TRANSFORMS = {
 
 
 def photos(count=6, height=SIZE, width=SIZE, seed=0):
-    """Smooth random images with edges, the whole range of values and of colours."""
+    """Smooth random images with edges, over the whole range of values and colors."""
     rng = np.random.default_rng(seed)
     small = [Image.fromarray(rng.integers(0, 256, (6, 5, 3), dtype="uint8")) for _ in range(count)]
     images = np.stack([np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)) for image in small])
@@ -30,7 +30,7 @@ def photos(count=6, height=SIZE, width=SIZE, seed=0):
 
 
 def constant(count, **values):
-    """One transformation for every image."""
+    """The same transformation for every image."""
     return {name: keras.ops.convert_to_tensor([value] * count) for name, value in values.items()}
 
 
@@ -41,7 +41,7 @@ def pil_error(images, transformed, reference):
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 class TestContract:
-    """What holds for every transform."""
+    """The contract of every transform."""
 
     def test_output_is_float32_in_range_and_the_same_for_uint8_and_float(self, name):
         images = photos()
@@ -64,7 +64,7 @@ class TestContract:
         np.testing.assert_allclose(tf.function(transform)(images), eager, atol=2e-3)
         np.testing.assert_allclose(tf.function(transform, jit_compile=True)(images), eager, atol=2e-3)
 
-    def test_every_image_and_every_call_has_its_own_draw(self, name):
+    def test_every_image_and_every_call_draws_new_numbers(self, name):
         layer = TRANSFORMS[name]()
         images = np.repeat(photos(1), 6, axis=0)
         first, second = np.asarray(layer(images)), np.asarray(layer(images))
@@ -72,7 +72,7 @@ class TestContract:
         assert np.abs(first - second).max() > 1
         np.testing.assert_array_equal(TRANSFORMS[name]()(images), first)
 
-    def test_every_image_is_transformed_by_its_own_row(self, name):
+    def test_every_image_is_transformed_with_its_own_row(self, name):
         layer, images = TRANSFORMS[name](), np.repeat(photos(1), 6, axis=0)
         layer.probability = 1.0
         transformation = layer.get_random_transformation(images, seed=8)
@@ -91,7 +91,7 @@ class TestContract:
         assert next(iter(dataset.batch(6).map(layer))).shape == shape
         assert next(iter(dataset.map(layer))).shape == shape[1:]
 
-    def test_inference_changes_nothing_but_the_size(self, name):
+    def test_inference_only_changes_the_size(self, name):
         layer, images = TRANSFORMS[name](), photos()
         outputs = layer(images, training=False)
         if name == "crop":
@@ -100,7 +100,7 @@ class TestContract:
         else:
             np.testing.assert_array_equal(outputs, images)
 
-    def test_mixed_policy_leaves_it_in_float32(self, name):
+    def test_the_output_is_float32_under_a_mixed_policy(self, name):
         keras.config.set_dtype_policy("mixed_bfloat16")
         outputs = TRANSFORMS[name]()(photos().astype("float32"))
         keras.config.set_dtype_policy("float32")
@@ -120,13 +120,13 @@ class TestContract:
         np.testing.assert_allclose(again(images, training=True), model(images, training=True), atol=2e-3)
         np.testing.assert_allclose(again.predict(images, verbose=0), model(images, training=False), atol=2e-3)
 
-    def test_wrong_rank_is_refused(self, name):
+    def test_wrong_rank_is_rejected(self, name):
         with pytest.raises(ValueError, match=r"Images must have the shape.*Received"):
             TRANSFORMS[name]()(np.zeros((4, 4), "uint8"))
 
 
 @pytest.mark.parametrize("name", shared.few(TRANSFORMS, "crop", "flip"))
-def test_replicas_draw_what_one_device_would(name, strategy):
+def test_replicas_draw_the_same_as_one_device(name, strategy):
     images = np.repeat(photos(1), 8, axis=0)
     with strategy.scope():
         layer = TRANSFORMS[name]()
@@ -148,19 +148,19 @@ def test_probability_zero_and_one(name):
 
 
 @pytest.mark.parametrize("name", [name for name in TRANSFORMS if name != "crop"])
-def test_an_image_is_chosen_with_the_probability_asked_for(name):
+def test_images_are_selected_with_the_given_probability(name):
     layer = TRANSFORMS[name]()
     chosen = np.asarray(layer.get_random_transformation(tf.zeros((20_000, 1, 1, 3)), seed=6)["chosen"], "float64")
     assert abs(chosen.mean() - layer.probability) < 4 * np.sqrt(layer.probability * (1 - layer.probability) / 20_000)
-    # One image's choice says nothing of the next one's.
+    # The selections of neighboring images are independent.
     assert abs(np.corrcoef(chosen[1:], chosen[:-1])[0, 1]) < 0.03
 
 
 @pytest.mark.parametrize("few", [True, False])
-def test_rare_blur_leaves_out_the_work_and_changes_no_number(few):
+def test_rare_blur_skips_work_without_changing_results(few):
     layer, images = aug.RandomGaussianBlur((1.0, 2.0), probability=0.1), photos(64)
     transformation = layer.get_random_transformation(images, seed=1)
-    # With more chosen images than there is room for, the whole batch is worked on.
+    # If more images are selected than fit into the subset, the whole batch is processed.
     chosen = tf.range(64) % (13 if few else 2) == 0
     transformation = {**transformation, "chosen": chosen}
     outputs = layer.transform_images(images, transformation)
@@ -204,7 +204,7 @@ def test_crop_boxes_follow_the_reference_distribution():
 
 
 def reference_boxes(count, image_height, image_width):
-    """torchvision's sampling loop, written plainly."""
+    """torchvision's sampling loop in plain Python."""
     rng, boxes = np.random.default_rng(0), []
     for _ in range(count):
         for _ in range(10):
@@ -234,17 +234,17 @@ ORDER = {"brightness": 0, "contrast": 1, "saturation": 2}
 ENHANCERS = {"brightness": ImageEnhance.Brightness, "contrast": ImageEnhance.Contrast, "saturation": ImageEnhance.Color}
 
 
-def jittered(images, factors=(1.0, 1.0, 1.0), hue=0.0, order=(0, 1, 2), hue_place=3):
+def jittered(images, factors=(1.0, 1.0, 1.0), hue=0.0, order=(0, 1, 2), hue_position=3):
     count = len(images)
     transformation = constant(
-        count, factors=list(factors), hue=hue, order=list(order), hue_place=hue_place, chosen=True
+        count, factors=list(factors), hue=hue, order=list(order), hue_position=hue_position, chosen=True
     )
     return aug.RandomColorJitter(probability=1.0).transform_images(images, transformation)
 
 
 @pytest.mark.parametrize("name", ORDER)
 @pytest.mark.parametrize("factor", [0.6, 0.9, 1.4])
-def test_each_colour_operation_against_pil(name, factor):
+def test_each_color_operation_against_pil(name, factor):
     factors = [factor if index == ORDER[name] else 1.0 for index in range(3)]
     images = photos()
     assert pil_error(images, jittered(images, factors), lambda image: ENHANCERS[name](image).enhance(factor)) < 0.9
@@ -259,14 +259,14 @@ def pil_hue(image, turns):
 @pytest.mark.parametrize("turns", [-0.1, 0.04, 0.1, 0.5])
 def test_hue_against_pil(turns):
     images = photos()
-    # PIL works on whole steps of the hue; the same step keeps its rounding out of the comparison.
-    planes = color.turn_hue(to_planes(tf.cast(images, tf.float32)), tf.fill((6,), int(turns * 255) / 256))
+    # PIL quantizes the hue; a multiple of its step keeps its rounding out of the comparison.
+    planes = color.shift_hue(to_planes(tf.cast(images, tf.float32)), tf.fill((6,), int(turns * 255) / 256))
     assert pil_error(images, to_images(planes), lambda image: pil_hue(image, turns)) < 1.0
 
 
 @pytest.mark.parametrize("place", range(4))
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
-def test_jitter_applies_the_four_in_the_drawn_order(order, place):
+def test_jitter_applies_the_four_operations_in_the_drawn_order(order, place):
     factors, images = (1.4, 0.6, 1.2), photos()
     steps = [(list(ORDER)[index], factors[index]) for index in order]
     steps.insert(place, ("hue", 0.1))
@@ -279,10 +279,10 @@ def test_jitter_applies_the_four_in_the_drawn_order(order, place):
     assert pil_error(images, jittered(images, factors, 25 / 256, order, place), reference) < 2.5
 
 
-def test_jitter_draws_all_24_orders_alike_and_factors_in_bounds():
+def test_jitter_draws_all_24_orders_equally_often_and_factors_within_bounds():
     layer = aug.RandomColorJitter(0.4, (0.5, 0.8), 0.2, 0.1, probability=0.8)
     drawn = layer.get_random_transformation(tf.zeros((24_000, 1, 1, 3)), seed=2)
-    orders = np.concatenate([drawn["order"], np.asarray(drawn["hue_place"])[:, None]], axis=1)
+    orders = np.concatenate([drawn["order"], np.asarray(drawn["hue_position"])[:, None]], axis=1)
     _, counts = np.unique(orders, axis=0, return_counts=True)
     assert len(counts) == 24 and counts.min() > 850
     factors = np.asarray(drawn["factors"])
@@ -305,7 +305,7 @@ def test_solarization_is_pil_to_the_bit():
 
 @pytest.mark.parametrize("sigma, bound", [(0.5, 0.75), (1.0, 0.7), (2.0, 0.5)])
 def test_blur_against_pil(sigma, bound):
-    # PIL approximates the Gaussian by three box filters, so smooth images are the fair comparison.
+    # PIL approximates the Gaussian with three box filters, which is accurate only for smooth images.
     images = photos(height=64, width=48)
     outputs = aug.RandomGaussianBlur((sigma, sigma), 1.0)(images)
     assert pil_error(images, outputs, lambda image: image.filter(ImageFilter.GaussianBlur(sigma))) < bound
@@ -327,7 +327,7 @@ def test_blur_is_the_exact_gaussian():
         (lambda: aug.RandomColorJitter(brightness=(-1, 1)), "`brightness` must be"),
         (lambda: aug.RandomColorJitter(hue=0.7), "`hue` must be"),
         (lambda: aug.RandomGaussianBlur((2.0, 0.1)), "`sigma` must be"),
-        (lambda: aug.RandomResizedCrop(8, 8, scale=(0.5, 2.0)), "`scale` is a share"),
+        (lambda: aug.RandomResizedCrop(8, 8, scale=(0.5, 2.0)), "`scale` is a fraction"),
         (lambda: aug.RandomResizedCrop(8, 8, ratio=(0.0, 2.0)), "`ratio` must be"),
         (lambda: aug.RandomGrayscale(1.0)(np.zeros((2, 4, 4, 1))), "need RGB images"),
         (lambda: aug.RandomColorJitter(probability=1.0)(np.zeros((2, 4, 4, 4))), "need RGB images"),

@@ -345,7 +345,7 @@ class TestKerasModel:
         one_step = tf.data.Dataset.from_tensors(images())
 
         def trained():
-            model = build(optimizer=keras.optimizers.Adam(1e-3))
+            model = build("paper", keras.optimizers.Adam(1e-3))
             first = model.fit(one_step, verbose=0).history["loss"]
             return model, first + model.fit(one_step.repeat(199), verbose=0).history["loss"]
 
@@ -449,8 +449,8 @@ class TestBadInput:
     def test_single_images_without_views_and_pairs_with_views(self):
         with pytest.raises(ValueError, match=r"With views=None.*single images.*barlow_twins\(image_size\)"):
             build(views=False).fit(images(), batch_size=4, verbose=0)
-        with pytest.raises(ValueError, match=r"draws the views by itself.*Create the model with views=None"):
-            build().fit(pairs(), batch_size=4, verbose=0)
+        with pytest.raises(ValueError, match=r"draws its views.*Create the model with views=None"):
+            build("paper").fit(pairs(), batch_size=4, verbose=0)
 
     @pytest.mark.parametrize(
         "data, message",

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, and a run that goes on as if it had never stopped."""
+"""Checkpoints: atomic files, and runs that resume exactly."""
 
 import contextlib
 import os
@@ -48,7 +48,7 @@ def new_model(optimizer, policy, seed, convolutions=True, **arguments):
 
 
 class Stop(keras.callbacks.Callback):
-    """Does something at the end of one step."""
+    """Calls a function at the end of one step."""
 
     def __init__(self, step, act):
         super().__init__()
@@ -73,7 +73,7 @@ def state(model):
 def same(first, second):
     assert first.keys() == second.keys()
     for name in first:
-        # The loss that is logged is a sum by several threads, in no fixed order; no gradient comes from it.
+        # Threads sum the logged loss in no fixed order. Gradients do not depend on it.
         rtol = 1e-6 if name.startswith("metrics/") else 0
         np.testing.assert_allclose(first[name], second[name], rtol=rtol, atol=0, err_msg=name)
 
@@ -90,7 +90,7 @@ def same(first, second):
         *[("adam", "float32", STEPS), ("adam", "float32", STEPS + 2), ("sgd", "mixed_float16", 3)],
     ),
 )
-def test_a_crashed_run_goes_on_bit_by_bit(tmp_path, optimizer, policy, step):
+def test_a_crashed_run_resumes_bit_for_bit(tmp_path, optimizer, policy, step):
     batches = images().batches(4, seed=1)
     whole = small_model(optimizer, policy)
     expected = whole.fit(batches, epochs=3, verbose=0).history["loss"]
@@ -98,7 +98,7 @@ def test_a_crashed_run_goes_on_bit_by_bit(tmp_path, optimizer, policy, step):
     with pytest.raises(InterruptedError):
         checkpoints = kb.callbacks.Checkpoints(tmp_path, every=1)
         small_model(optimizer, policy).fit(batches, epochs=3, verbose=0, callbacks=[Stop(step + 1, crash), checkpoints])
-    # Another seed: everything must come from the checkpoint, the seed of the views too.
+    # Another seed: everything, including the seed of the views, must come from the checkpoint.
     again = small_model(optimizer, policy, seed=5)
     log = kb.callbacks.MetricsLog(tmp_path / "metrics.jsonl")
     losses = again.fit(
@@ -109,12 +109,12 @@ def test_a_crashed_run_goes_on_bit_by_bit(tmp_path, optimizer, policy, step):
 
 
 @pytest.mark.parametrize("first, then", shared.few([(1, 4), (4, 1)], (1, 4)))
-def test_a_run_goes_on_with_another_number_of_replicas(tmp_path, strategy, first, then):
+def test_a_run_resumes_with_another_number_of_replicas(tmp_path, strategy, first, then):
     batches = images().batches(4, seed=1)
 
     def model(replicas):
         with strategy.scope() if replicas == 4 else contextlib.nullcontext():
-            # A small rate: batches of 4 make rounding grow quickly, whatever the devices.
+            # A small rate, because batches of 4 amplify rounding errors quickly on any device.
             return small_model(keras.optimizers.SGD(1e-5, momentum=0.9), convolutions=False)
 
     whole = model(1)
@@ -153,7 +153,7 @@ def test_an_interrupted_run_saves_and_returns(tmp_path, how):
     same(whole, state(model))
 
 
-def test_every_flipped_bit_and_every_cut_is_seen_and_the_one_before_is_used(tmp_path, caplog):
+def test_damage_is_detected_and_the_previous_checkpoint_is_used(tmp_path, caplog):
     small_model().fit(images().batches(4), epochs=2, verbose=0, callbacks=[kb.callbacks.Checkpoints(tmp_path)])
     before, last = checkpoint.list_checkpoints(tmp_path)
     content = last.read_bytes()
@@ -174,14 +174,14 @@ def test_every_flipped_bit_and_every_cut_is_seen_and_the_one_before_is_used(tmp_
         checkpoint.latest(tmp_path)
 
 
-def test_the_newest_are_kept_and_an_unfinished_one_is_swept(tmp_path):
+def test_the_newest_are_kept_and_unfinished_files_are_deleted(tmp_path):
     (tmp_path / "step-000000000001.npz.unfinished").write_bytes(b"half")
     checkpoints = kb.callbacks.Checkpoints(tmp_path, every=1, keep=2)
     small_model().fit(images().batches(4), epochs=2, verbose=0, callbacks=[checkpoints])
     assert sorted(path.name for path in tmp_path.iterdir()) == [checkpoint.name_of(7), checkpoint.name_of(8)]
 
 
-def test_a_disk_that_takes_nothing_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     def full(handle):
         raise OSError(28, "No space left on device")
 
@@ -192,7 +192,7 @@ def test_a_disk_that_takes_nothing_leaves_the_last_checkpoint(tmp_path, monkeypa
     assert checkpoint.latest(tmp_path)[0].name == checkpoint.name_of(2)
 
 
-def test_another_model_or_other_data_are_refused(tmp_path):
+def test_another_model_or_other_data_are_rejected(tmp_path):
     fit = {"epochs": 1, "verbose": 0}
     small_model().fit(images().batches(4), **fit, callbacks=[kb.callbacks.Checkpoints(tmp_path)])
     with pytest.raises(ValueError, match="belongs to one model and one optimizer"):
@@ -207,7 +207,7 @@ def test_another_model_or_other_data_are_refused(tmp_path):
         kb.callbacks.Checkpoints(tmp_path, keep=0)
 
 
-def test_a_step_that_is_no_number_is_skipped_or_ends_the_run(tmp_path, strategy):
+def test_a_nonfinite_step_is_skipped_or_ends_the_run(tmp_path, strategy):
     if not oracles.xla_keeps_nan():
         pytest.skip("XLA of this TensorFlow clips NaN pixels to black in the views")
     rows = images().array.astype("float32")

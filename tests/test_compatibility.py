@@ -1,4 +1,4 @@
-"""The versions that README and pyproject.toml promise are those that tools/compatibility.py runs."""
+"""README and pyproject.toml promise the versions that tools/compatibility.py tests."""
 
 import dataclasses
 import importlib.util
@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 TOOL = ROOT / "tools" / "compatibility.py"
 SPEC = importlib.util.spec_from_file_location("compatibility", TOOL)
 compatibility = importlib.util.module_from_spec(SPEC)
-# Dataclasses look their module up.
+# Dataclasses look up their module.
 sys.modules["compatibility"] = compatibility
 SPEC.loader.exec_module(compatibility)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -30,7 +30,7 @@ def numbers(version):
 
 
 def lowest(requirements, name):
-    """The version that a list of requirements asks for at least, as in `keras>=3.10`."""
+    """Returns the minimum version in a list of requirements, as in `keras>=3.10`."""
     (found,) = filter(None, (re.fullmatch(rf"{re.escape(name)}>=([\d.]+)", item) for item in requirements))
     return found.group(1)
 
@@ -61,7 +61,7 @@ def test_the_readme_promises_the_rows():
 
 
 @pytest.mark.parametrize("row", compatibility.ROWS, ids=lambda row: row.name)
-def test_an_install_names_both_extras_less_what_the_row_leaves_out(row):
+def test_an_install_has_both_extras_without_excluded_packages(row):
     arguments = compatibility.package(row)
     assert arguments[0] == "--editable"
     if not row.without:
@@ -73,7 +73,7 @@ def test_an_install_names_both_extras_less_what_the_row_leaves_out(row):
     assert names == everything - set(row.without) and set(row.without) <= everything
 
 
-def test_interpreters_that_do_not_run_are_passed_over(tmp_path, monkeypatch):
+def test_broken_interpreters_are_skipped(tmp_path, monkeypatch):
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     for folder, text in {"broken": "#!/bin/sh\nexit 127\n", "other": "#!/bin/sh\necho 3.9\n"}.items():
         (tmp_path / folder).mkdir()
@@ -91,7 +91,7 @@ def test_interpreters_that_do_not_run_are_passed_over(tmp_path, monkeypatch):
     assert compatibility.interpreter(version) == str(works)
 
 
-def test_an_environment_is_made_again_when_what_it_was_made_from_changes(tmp_path, monkeypatch):
+def test_an_environment_is_recreated_when_its_settings_change(tmp_path, monkeypatch):
     row, commands, status = compatibility.ROWS[0], [], 0
 
     def run(command, output, seconds):
@@ -114,14 +114,14 @@ def test_an_environment_is_made_again_when_what_it_was_made_from_changes(tmp_pat
     assert compatibility.environment(other, "python", tmp_path, None) and len(commands) == 8 and "venv" in commands[-3]
 
 
-def test_what_pytest_counted_is_read_from_its_summary():
+def test_counts_are_read_from_the_summary_of_pytest():
     log = "3 failed in it\n= 2 failed, 610 passed, 3 skipped, 1 error in 9.12s =\nI0000 a line of TensorFlow\n"
     assert compatibility.counts(log) == {"passed": 610, "failures": 3, "left out": 3}
-    assert compatibility.counts("Killed")["failures"] == "no end"
+    assert compatibility.counts("Killed")["failures"] == "no summary"
 
 
 @pytest.mark.parametrize("broken", [None, "pip", "main_job.py", "pytest", "pins", "interpreter"])
-def test_the_exit_status_says_whether_everything_passed(broken, tmp_path, monkeypatch, capsys):
+def test_the_exit_status_reflects_failures(broken, tmp_path, monkeypatch, capsys):
     row = compatibility.ROWS[0]
     versions = {"python": "3.11.9", **dict(pin.split("==") for pin in row.pins)}
     if broken == "pins":
@@ -149,7 +149,7 @@ def test_the_exit_status_says_whether_everything_passed(broken, tmp_path, monkey
         assert ended.value.code == f"Failed: {row.name}."
 
 
-def test_an_unknown_row_is_refused():
+def test_an_unknown_row_is_rejected():
     done = subprocess.run([sys.executable, TOOL, "--rows=lowest,oldest"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "lowest, middle, kaggle, colab, newest, here. Received: oldest" in done.stderr

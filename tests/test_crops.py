@@ -1,4 +1,4 @@
-"""Two crops of each picture from one decoding, against PIL: values, boxes, every kind of file."""
+"""Two crops of each image, decoded once, against PIL: values, boxes, every kind of file."""
 
 import io
 import zipfile
@@ -17,7 +17,7 @@ WHOLE = kb.augmentations.RandomResizedCrop(24, 24, scale=(1.0, 1.0), ratio=(0.01
 
 
 def photo(width=90, height=60, seed=0):
-    """A smooth picture whose corners differ."""
+    """A smooth image whose corners differ."""
     noise = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype="uint8")
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -88,7 +88,7 @@ def test_every_exif_orientation_is_upright(tmp_path, orientation, kind):
     assert np.abs(view_a[0].numpy().astype("float64") - np.asarray(expected)).mean() < 1
 
 
-def test_large_jpegs_are_decoded_smaller_and_look_the_same(tmp_path, monkeypatch):
+def test_large_jpegs_are_downscaled_while_decoding_and_look_the_same(tmp_path, monkeypatch):
     ratios = []
     decode = tf.io.decode_jpeg
 
@@ -108,7 +108,7 @@ def test_large_jpegs_are_decoded_smaller_and_look_the_same(tmp_path, monkeypatch
         assert crops.reductions(boxes, pair).numpy().tolist() == [number]
 
 
-def test_a_truncated_file_is_an_error_that_names_it(tmp_path):
+def test_a_truncated_file_is_named(tmp_path):
     content = encoded(photo(300, 200))
     folder = written(tmp_path, a__jpg=content, b__jpg=content, c__jpg=content[:-900])
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"c\.jpg.*truncated"):
@@ -117,7 +117,7 @@ def test_a_truncated_file_is_an_error_that_names_it(tmp_path):
 
 
 def images_in_unchecked(folder):
-    """`load` would have read this few files already, and named the broken one."""
+    """`load` reads the first files and names the broken one."""
     with pytest.raises(ValueError, match=r"c\.jpg.*--skip_corrupt"):
         images_in(folder)
     images = images_in(folder, skip_corrupt=True)
@@ -138,7 +138,7 @@ def test_100_megapixels(tmp_path):
         assert np.abs(view.numpy().astype(int) - [200, 40, 90]).max() <= 3
 
 
-def test_200_megapixels_are_refused_by_name(tmp_path):
+def test_200_megapixels_are_rejected_by_name(tmp_path):
     Image.new("1", (20_000, 10_000)).save(tmp_path / "huge.png")
     photo().save(tmp_path / "b.png")
     with pytest.raises(ValueError, match=r"huge\.png.*DecompressionBombError"):
@@ -147,13 +147,13 @@ def test_200_megapixels_are_refused_by_name(tmp_path):
 
 @pytest.fixture
 def many(tmp_path):
-    """Nine pictures of one colour each, by which they are known again."""
+    """Nine images, each identified by its color."""
     for number in range(9):
         Image.new("RGB", (40 + number, 50), (25 * number, 0, 255 - 25 * number)).save(tmp_path / f"{number}.png")
     return tmp_path
 
 
-def test_every_epoch_has_another_order_and_the_same_from_the_same_seed(many):
+def test_the_order_changes_every_epoch_and_is_determined_by_the_seed(many):
     def epochs(seed, count=2):
         batches = images_in(many).crop_pairs(4, CROP, seed=seed)
         assert len(batches) == len(batches.epoch(0)) == 2
@@ -166,7 +166,7 @@ def test_every_epoch_has_another_order_and_the_same_from_the_same_seed(many):
     assert first == epochs(0) and first != epochs(1) and first[0] != first[1]
 
 
-def test_an_archive_gives_what_its_folder_gives(many, tmp_path_factory):
+def test_an_archive_and_a_folder_give_the_same_crops(many, tmp_path_factory):
     archive = tmp_path_factory.mktemp("archive") / "many.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
         for path in many.iterdir():
@@ -175,7 +175,7 @@ def test_an_archive_gives_what_its_folder_gives(many, tmp_path_factory):
     np.testing.assert_array_equal(first, second)
 
 
-def test_both_views_are_of_one_picture_and_no_picture_comes_twice(many):
+def test_both_crops_are_of_one_image_and_each_image_is_used_once(many):
     dataset = images_in(many).crop_pairs(4, CROP).epoch(0)
     seen = []
     for ((view_a, view_b),) in dataset.as_numpy_iterator():
@@ -184,8 +184,8 @@ def test_both_views_are_of_one_picture_and_no_picture_comes_twice(many):
     assert len(set(seen)) == 8
 
 
-def test_boxes_are_drawn_from_the_picture_as_it_is(tmp_path):
-    """In a picture whose red is its column and whose green its row, a crop tells where it was cut."""
+def test_boxes_are_drawn_from_the_original_image(tmp_path):
+    """In an image whose red is the column and whose green is the row, a crop shows where it was cut."""
     rows, columns = np.mgrid[0:100, 0:200]
     picture = Image.fromarray(np.stack([columns, rows, 0 * rows], axis=2).astype("uint8"))
     for number in range(64):
@@ -200,7 +200,7 @@ def test_boxes_are_drawn_from_the_picture_as_it_is(tmp_path):
     assert abs(np.corrcoef(view_a.mean(axis=(1, 2))[:, 0], view_b.mean(axis=(1, 2))[:, 0])[0, 1]) < 0.4
 
 
-def test_images_in_memory_and_other_layers_are_refused(many):
+def test_images_in_memory_and_other_layers_are_rejected(many):
     with pytest.raises(ValueError, match=r"images in memory.*memory_limit=0"):
         kb.data.load(many, image_size=24, labels=False)[0].crop_pairs(4, CROP)
     with pytest.raises(ValueError, match="must be a RandomResizedCrop"):
@@ -210,7 +210,7 @@ def test_images_in_memory_and_other_layers_are_refused(many):
 
 
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
-def test_two_steps_on_crops_with_the_rest_of_the_policy_in_the_model(many, accumulation_steps):
+def test_two_steps_on_crops_with_the_other_transforms_in_the_model(many, accumulation_steps):
     encoder = kb.encoders.resnet((1,), input_shape=(24, 24, 3), stem="small", width=4)
     policy = kb.views.barlow_twins(24, without="crop")
     model = kb.BarlowTwins(encoder, kb.Projector((8,)), policy, accumulation_steps=accumulation_steps)
@@ -219,7 +219,7 @@ def test_two_steps_on_crops_with_the_rest_of_the_policy_in_the_model(many, accum
     assert np.isfinite(history.history["loss"]).all()
 
 
-def test_views_that_crop_take_no_pairs():
+def test_views_that_crop_reject_pairs():
     encoder = kb.encoders.resnet((1,), input_shape=(24, 24, 3), stem="small", width=4)
     model = kb.BarlowTwins(encoder, kb.Projector((8,)), kb.views.barlow_twins(24))
     model.compile("sgd")

@@ -1,4 +1,4 @@
-"""Sources of images. Folders, archives and arrays here; TFDS in test_tfds.py."""
+"""Image sources: folders, archives and arrays. TFDS is in test_tfds.py."""
 
 import io
 import itertools
@@ -23,13 +23,13 @@ def test_digits_are_split_before_they_are_drawn():
     assert (data.digits(seed=1)[0][0] != train).any()
 
 
-def test_digits_have_the_stated_sizes_colours_and_places():
+def test_digits_have_the_stated_sizes_colors_and_positions():
     (train, _), _ = data.digits()
     ink = train.max(axis=3) > 25
     rows, columns = ink.any(axis=2), ink.any(axis=1)
     heights = rows.shape[1] - rows[:, ::-1].argmax(1) - rows.argmax(1)
     assert np.quantile(heights, 0.01) >= 8 and np.quantile(heights, 0.99) <= 20
-    # Somewhere in the whole canvas, and nowhere always.
+    # Every position of the canvas is used by some digits and by no more than most.
     assert rows.any(0).all() and columns.any(0).all() and ink.mean(0).max() < 0.6
     brightest = train.reshape(len(train), -1, 3).max(axis=1)
     assert brightest.min() > 40 and brightest.max() == 255
@@ -41,18 +41,18 @@ def test_copies_of_a_digit_differ():
     assert (train[0] != train[1]).any()
 
 
-COLOURS = {"cat": (200, 50, 0), "dog": (0, 60, 220)}
+COLORS = {"cat": (200, 50, 0), "dog": (0, 60, 220)}
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes in two splits: 3 + 3 images to train on, 2 + 2 to test on."""
+    """Two classes in two splits: 3 + 3 training images, 2 + 2 test images."""
     path = tmp_path / "animals"
     for split, count in (("train", 3), ("test", 2)):
-        for name, colour in COLOURS.items():
+        for name, color in COLORS.items():
             (path / split / name).mkdir(parents=True)
             for number in range(count):
-                Image.new("RGB", (20, 10), colour).save(path / split / name / f"{number}.png")
+                Image.new("RGB", (20, 10), color).save(path / split / name / f"{number}.png")
     return path
 
 
@@ -78,8 +78,8 @@ def test_folder_and_archive(folder, tmp_path, stream, top):
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1] and test.labels.tolist() == [0, 0, 1, 1]
     images = np.concatenate(list(train.in_order(4).as_numpy_iterator()))
     assert images.shape == (6, 8, 8, 3) and images.dtype == "uint8"
-    np.testing.assert_array_equal(images[:, 4, 4], [COLOURS["cat"]] * 3 + [COLOURS["dog"]] * 3)
-    np.testing.assert_array_equal(train.read([5, 0])[:, 4, 4], [COLOURS["dog"], COLOURS["cat"]])
+    np.testing.assert_array_equal(images[:, 4, 4], [COLORS["cat"]] * 3 + [COLORS["dog"]] * 3)
+    np.testing.assert_array_equal(train.read([5, 0])[:, 4, 4], [COLORS["dog"], COLORS["cat"]])
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -96,14 +96,14 @@ def test_images_without_labels(folder, tmp_path):
     assert len(train) == 4 and train.labels is None and test is None
 
 
-def test_val_serves_where_there_is_no_test_folder(folder):
+def test_val_is_the_test_split_without_a_test_folder(folder):
     (folder / "test").rename(folder / "val")
     assert len(data.load(folder, image_size=8)[1]) == 4
     (folder / "train").rename(folder / "TRAIN")
     assert len(data.load(folder, image_size=8)[1]) == 4
 
 
-def test_a_tenth_is_held_out_where_there_is_no_test_folder(folder):
+def test_a_tenth_is_held_out_without_a_test_folder(folder):
     train, test = data.load(folder / "train", image_size=8)
     assert train.labels.tolist() == [0, 0, 1, 1] and test.labels.tolist() == [0, 1]
     streamed = files_streamed(folder / "train")
@@ -121,13 +121,13 @@ def test_the_first_of_each_class(folder, stream):
 
 
 def numbered(count):
-    """Images that carry their row number."""
+    """Images whose pixels are their row number."""
     return np.broadcast_to(np.arange(count, dtype="uint8")[:, None, None, None], (count, 4, 4, 3))
 
 
 @pytest.fixture(params=["array", "files"])
 def ten(request, tmp_path):
-    """Ten images that carry their row number, in memory and in files."""
+    """Ten images whose pixels are their row number, in memory and in files."""
     if request.param == "array":
         return data.ArrayImages(numbered(10))
     for row, image in enumerate(numbered(10)):
@@ -160,7 +160,7 @@ def test_an_incomplete_batch_is_left_out_of_training_and_kept_in_evaluation(ten)
     assert rows_of(ten.in_order(4)) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-def test_a_stream_goes_on_from_any_place_and_over_the_ends_of_epochs(ten):
+def test_a_stream_starts_at_any_batch_and_continues_across_epochs(ten):
     batches = ten.batches(batch_size=4, seed=3)
     whole = list(itertools.chain(*epochs_of(batches, 4)))
     for epoch, batch in ((0, 0), (0, 1), (1, 0), (1, 1), (1, 2)):
@@ -169,7 +169,7 @@ def test_a_stream_goes_on_from_any_place_and_over_the_ends_of_epochs(ten):
 
 
 @pytest.mark.parametrize("replicas, workers", [(2, 1), (2, 2), (4, 1), (4, 2), (4, 4)])
-def test_shares_of_a_stream_are_its_batches_with_nothing_twice_and_nothing_left_out(ten, replicas, workers):
+def test_the_shares_of_a_stream_are_exactly_its_batches(ten, replicas, workers):
     batches = ten.batches(batch_size=8, seed=3)
     whole = rows_of(batches.stream().take(3))
     count = replicas // workers
@@ -183,7 +183,7 @@ def test_shares_of_a_stream_are_its_batches_with_nothing_twice_and_nothing_left_
         batches.stream(share=kb.distribution.Share(3, 0, 1))
 
 
-def test_every_place_of_an_order_is_equally_likely():
+def test_every_position_in_the_order_is_equally_likely():
     batches = data.ArrayImages(numbered(4)).batches(2, seed=0).stream().take(400)
     firsts = [rows[0] for rows in rows_of(batches)[::2]]
     np.testing.assert_allclose(np.bincount(firsts) / 200, 0.25, atol=0.1)
@@ -198,7 +198,7 @@ def test_sample_and_crop(ten):
         ten.batches(11)
 
 
-def test_the_centre_is_cut_out(tmp_path):
+def test_the_center_is_cropped(tmp_path):
     picture = np.zeros((8, 24, 3), "uint8")
     picture[:, 8:16] = 255
     for name in "ab":
@@ -208,7 +208,7 @@ def test_the_centre_is_cut_out(tmp_path):
 
 
 def save_all_kinds(path):
-    """The same picture, red on the left and blue on the right, in every format and mode."""
+    """The same image, red on the left and blue on the right, in every format and mode."""
     array = np.zeros((40, 80, 3), "uint8")
     array[:, :40, 0] = array[:, 40:, 2] = 250
     picture = Image.fromarray(array)
@@ -217,7 +217,7 @@ def save_all_kinds(path):
     picture.convert("RGBA").save(path / "rgba.png")
     picture.convert("P").save(path / "palette.png")
     picture.convert("CMYK").save(path / "cmyk.jpg")
-    # A camera held sideways and upside down.
+    # Photos from a camera held sideways and upside down.
     for orientation, operation in ((3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90)):
         exif = Image.Exif()
         exif[0x0112] = orientation
@@ -225,7 +225,7 @@ def save_all_kinds(path):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_every_format_becomes_upright_rgb_and_says_so_once(tmp_path, caplog, stream):
+def test_every_format_becomes_upright_rgb_and_is_logged_once(tmp_path, caplog, stream):
     save_all_kinds(tmp_path)
     with caplog.at_level("INFO", "absl"):
         train, _ = data.load(tmp_path, image_size=20, memory_limit=0 if stream else 2**20)
@@ -243,14 +243,14 @@ def test_every_format_becomes_upright_rgb_and_says_so_once(tmp_path, caplog, str
     }
 
 
-def test_grey_images_of_8_and_16_bits(tmp_path):
+def test_grayscale_images_of_8_and_16_bits(tmp_path):
     Image.new("L", (9, 9), 77).save(tmp_path / "a.png")
     Image.fromarray(np.full((9, 9), 77 * 256, "uint16")).save(tmp_path / "b.png")
     train, _ = data.load(tmp_path, image_size=8)
     np.testing.assert_array_equal(train.array, 77)
 
 
-def test_large_jpegs_are_what_pil_makes_of_them(tmp_path):
+def test_large_jpegs_agree_with_pil(tmp_path):
     smooth = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype("uint8")
     photo = Image.fromarray(smooth).resize((800, 600), Image.Resampling.BICUBIC)
     for name in "ab":
@@ -288,13 +288,13 @@ def test_npz(tmp_path):
         ({"images": np.zeros((1, 8, 8, 3), "uint8")}, "at least 2 images.*Received: 1"),
     ],
 )
-def test_npz_refuses(tmp_path, arrays, message):
+def test_invalid_npz_files(tmp_path, arrays, message):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(ValueError, match=message):
         data.load(tmp_path / "a.npz", image_size=8)
 
 
-def test_npz_must_be_whole_and_without_objects(tmp_path):
+def test_npz_files_must_be_complete_and_without_objects(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(ValueError, match=r"readable \.npz"):
         data.load(tmp_path / "a.npz", image_size=8)
@@ -303,18 +303,18 @@ def test_npz_must_be_whole_and_without_objects(tmp_path):
         data.load(tmp_path / "b.npz", image_size=8)
 
 
-def test_a_folder_must_be_there_and_hold_images(tmp_path):
+def test_a_folder_must_exist_and_have_images(tmp_path):
     with pytest.raises(ValueError, match="no such folder"):
         data.load(tmp_path / "nowhere", image_size=8)
-    with pytest.raises(ValueError, match="which holds none"):
+    with pytest.raises(ValueError, match="which has none"):
         data.load(tmp_path, image_size=8)
     (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(ValueError, match="which holds none"):
+    with pytest.raises(ValueError, match="which has none"):
         data.load(tmp_path, image_size=8)
     Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
     with pytest.raises(ValueError, match=r"at least 2 images to train on.*Received: 1"):
         data.load(tmp_path, image_size=8)
-    with pytest.raises(ValueError, match="for TFDS data sets"):
+    with pytest.raises(ValueError, match="for TFDS datasets"):
         data.load(tmp_path, image_size=8, train_split="train[:50%]")
 
 
@@ -360,7 +360,7 @@ def test_a_corrupt_file_is_named_or_skipped_with_a_count(folder, caplog, kind, s
         data.load(folder, **arguments)
     with caplog.at_level("WARNING", "absl"):
         train, test = data.load(folder, skip_corrupt=True, **arguments)
-    assert "1 of 7 files cannot be read and are left out" in caplog.text and "train/dog/1.jpg" in caplog.text
+    assert "1 of 7 files cannot be read and are skipped" in caplog.text and "train/dog/1.jpg" in caplog.text
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1] and len(test) == 4
     assert np.concatenate(list(train.in_order().as_numpy_iterator())).shape == (6, 8, 8, 3)
 
@@ -370,7 +370,7 @@ def test_no_readable_image(tmp_path):
         (tmp_path / f"{name}.jpg").write_bytes(b"text")
     with pytest.raises(ValueError, match=r"a\.jpg"):
         data.load(tmp_path, image_size=8)
-    with pytest.raises(ValueError, match=r"must be a readable image.*3 files are none"):
+    with pytest.raises(ValueError, match=r"must be a readable image.*3 files failed"):
         data.load(tmp_path, image_size=8, skip_corrupt=True)
 
 
@@ -381,7 +381,7 @@ def test_a_file_that_breaks_while_streaming_is_named(folder):
         list(train.in_order())
 
 
-def test_archives_that_are_refused(folder, tmp_path):
+def test_invalid_archives(folder, tmp_path):
     path = tmp_path / "a.zip"
     path.write_bytes(b"no archive")
     with pytest.raises(ValueError, match=r"must be a readable \.zip"):
@@ -397,14 +397,14 @@ def test_archives_that_are_refused(folder, tmp_path):
             data.load(path, image_size=8)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("__MACOSX/._a.png", b"")
-    with pytest.raises(ValueError, match="which holds none"):
+    with pytest.raises(ValueError, match="which has none"):
         data.load(path, image_size=8)
 
 
 def test_a_damaged_entry_of_an_archive_is_named(folder, tmp_path):
     path = packed(folder, tmp_path / "a.zip")
     content = bytearray(path.read_bytes())
-    # The data of the first entry lie after its local header and name.
+    # The data of the first entry follow its local header and name.
     start = content.index(b"train/cat/0.png") + len(b"train/cat/0.png")
     content[start + 20 : start + 40] = b"\x00" * 20
     path.write_bytes(bytes(content))

@@ -1,4 +1,4 @@
-"""Which files are decoded, to which values: by content, at every entrance that decodes."""
+"""Which files are decoded, by content, and to which values, at every entry point."""
 
 import io
 import struct
@@ -23,7 +23,7 @@ def encoded(image, kind, **options):
 
 
 def gray(value, dtype, **options):
-    """A TIFF of one value, of the dtype's bits."""
+    """A TIFF of one value with the bits of the dtype."""
     return encoded(Image.fromarray(np.full((9, 9), value, dtype)), "TIFF", **options)
 
 
@@ -33,7 +33,7 @@ def frames(kind, **options):
 
 
 def tiff(width, height, bits, photometric, pixels, *more):
-    """An uncompressed little-endian TIFF of one strip, with the tags that PIL does not write."""
+    """An uncompressed little-endian TIFF of one strip, with tags that PIL does not write."""
     tags = [(256, 3, width), (257, 3, height), (258, 3, bits), (259, 3, 1), (262, 3, photometric), (277, 3, 1)]
     tags += [(278, 3, height), (279, 4, len(pixels)), *more]
     tags = sorted([*tags, (273, 4, 8 + 2 + 12 * (len(tags) + 1) + 4)])
@@ -143,7 +143,7 @@ def by_archive(folder):
 def by_crop_pairs(folder):
     images = kb.data.every_image(folder, 8)
     ((crops, _),) = next(iter(images.crop_pairs(len(images), CROP).epoch(0)))
-    # In another order: by their color they are known again.
+    # In another order, identified by their color.
     return crops.numpy()
 
 
@@ -172,7 +172,7 @@ def test_every_documented_format_is_read_by_its_content(tmp_path, entrance):
     [(by_decode, kind) for kind in REFUSED]
     + [(way, kind) for way in (by_folder, by_archive, by_crop_pairs) for kind in ("EPS", "TIFF of floats", "nothing")],
 )
-def test_everything_else_is_refused_by_name_and_starts_no_program(tmp_path, entrance, kind, monkeypatch):
+def test_other_files_are_rejected_by_name_and_start_no_program(tmp_path, entrance, kind, monkeypatch):
     def no_program(*args, **_):
         raise AssertionError(f"{args} was started")
 
@@ -184,7 +184,7 @@ def test_everything_else_is_refused_by_name_and_starts_no_program(tmp_path, entr
 
 @pytest.mark.parametrize("entrance", [by_decode, by_folder])
 @pytest.mark.parametrize("kind", CUT)
-def test_files_that_end_early_are_refused_by_name(tmp_path, entrance, kind):
+def test_truncated_files_are_rejected_by_name(tmp_path, entrance, kind):
     for share in (0.01, 0.3, 0.6, 0.9):
         content = CUT[kind][: int(share * len(CUT[kind]))]
         refused(entrance, tmp_path, content, r"must be readable.*holiday\.jpg")
@@ -200,7 +200,7 @@ def refused(entrance, tmp_path, content, message):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_crops_of_turned_tiff_files_are_upright(tmp_path, orientation):
+def test_crops_of_rotated_tiff_files_are_upright(tmp_path, orientation):
     picture = Image.fromarray(np.arange(60 * 90 * 3, dtype="uint32").reshape(60, 90, 3).astype("uint8"))
     content = encoded(picture, "TIFF", tiffinfo={274: orientation})
     whole = Image.fromarray(Decoder(8).decode_whole(content, "x"))
@@ -209,7 +209,7 @@ def test_crops_of_turned_tiff_files_are_upright(tmp_path, orientation):
     assert ((width, height) if seen < 5 else (height, width)) == whole.size and not plain
 
 
-def test_a_file_of_several_pages_says_that_its_first_is_taken(caplog):
+def test_files_of_several_pages_are_logged(caplog):
     decoder = Decoder(8)
     with caplog.at_level("INFO", "absl"):
         for kind in ("animated GIF", "animated WebP", "animated PNG", "TIFF of several pages"):
@@ -219,6 +219,6 @@ def test_a_file_of_several_pages_says_that_its_first_is_taken(caplog):
 
 
 @pytest.mark.parametrize("entrance", [by_folder, by_archive, by_crop_pairs])
-def test_a_file_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch, entrance):
+def test_a_file_that_would_fill_the_memory_is_rejected(tmp_path, monkeypatch, entrance):
     monkeypatch.setattr("keras_barlow.data.files._LARGEST_FILE", 1000)
     refused(entrance, tmp_path, CUT["BMP"], r"holiday.*\.jpg.*GiB")

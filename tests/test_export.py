@@ -33,7 +33,7 @@ import numpy as np
 path, images, output = sys.argv[1:]
 images = np.load(images)
 """
-# Each leaves `features`, in a process that cannot import this package.
+# Each program computes `features` in a process that cannot import this package.
 LOADERS = {
     "hub.load": """
 import tensorflow_hub as hub
@@ -132,7 +132,7 @@ def exported(tmp_path_factory):
 
 
 @pytest.mark.parametrize("process", shared.few(PROCESSES, "TensorFlow", "no TensorFlow"))
-def test_every_loader_gives_the_features_of_predict_without_this_package(process, exported, tmp_path):
+def test_every_loader_matches_predict_without_this_package(process, exported, tmp_path):
     assert {name for names in PROCESSES.values() for name in names} == set(LOADERS)
     loaders = PROCESSES[process]
     if importlib.util.find_spec("tensorflow_hub") is None:
@@ -152,10 +152,10 @@ def test_every_loader_gives_the_features_of_predict_without_this_package(process
 
 
 @pytest.mark.parametrize("input_dtype", shared.few(["float32", "uint8"], "uint8"))
-def test_tensorflows_runtime_without_python_serves_it(input_dtype, tmp_path):
+def test_the_c_runtime_of_tensorflow_serves_it(input_dtype, tmp_path):
     model = trained()
     path = export.save_encoder(model, tmp_path / "encoder", input_dtype=input_dtype)
-    # Names of the graph's operations, as a server takes them from the signature.
+    # Operation names from the signature, as a server reads them.
     signature = tf.compat.v1.saved_model.load
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         signature = signature(session, ["serve"], path).signature_def["serving_default"]
@@ -186,8 +186,8 @@ def test_mixed_precision_is_exported(format, tmp_path):
     np.testing.assert_allclose(features, model.predict(IMAGES, verbose=0), rtol=0.02, atol=0.02)
 
 
-def test_a_loaded_export_is_fine_tuned(tmp_path):
-    """Twenty steps lower a supervised loss, and the moving statistics move."""
+def test_a_loaded_export_can_be_fine_tuned(tmp_path):
+    """Twenty steps reduce a supervised loss and update the moving statistics."""
     loaded = tf.saved_model.load(export.save_encoder(trained(), tmp_path))
     rng = np.random.default_rng(0)
     labels = np.arange(32) % 2
@@ -229,7 +229,7 @@ def test_feature_maps_and_classifier_and_their_signatures(tmp_path):
     assert "Classes: cat, dog, cow." in (tmp_path / "README.md").read_text()
 
 
-def test_heads_are_the_classifiers_of_evaluation():
+def test_heads_match_the_classifiers_of_evaluation():
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(60, 7)).astype("float32"), rng.integers(0, 4, 60)
     queries = rng.normal(size=(9, 7)).astype("float32")
@@ -267,7 +267,7 @@ tf.function(loaded, jit_compile=True)(np.full((2, 16, 16, 3), 1, "float32"))
     assert done.stderr.count("expects images in [0, 1]. Received: values up to 200") == 1
 
 
-def test_load_encoder_reads_every_form(tmp_path):
+def test_load_encoder_reads_every_format(tmp_path):
     model = trained()
     expected = model.predict(IMAGES, verbose=0)
     model.save(tmp_path / "model.keras")
@@ -279,17 +279,17 @@ def test_load_encoder_reads_every_form(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["variables.index", "variables.data-00000-of-00001"])
-def test_an_export_without_the_files_it_names(name, tmp_path):
+def test_an_incomplete_export_is_rejected(name, tmp_path):
     path = export.save_encoder(trained(), tmp_path)
     os.remove(os.path.join(path, "variables", name))
-    with pytest.raises(ValueError, match=f"must be whole. Received: .* without variables/{name}"):
+    with pytest.raises(ValueError, match=f"must be complete. Received: .* without variables/{name}"):
         kb.load_encoder(path)
     with pytest.raises(ValueError, match="which is none of them"):
         kb.load_encoder(tmp_path / "nothing")
 
 
 def test_publishing_writes_the_folder_that_is_uploaded(tmp_path, monkeypatch):
-    model, card = trained(), {"licence": "apache-2.0", "data": "5 images", "metrics": {"k-NN top-1": 0.5}}
+    model, card = trained(), {"license": "apache-2.0", "data": "5 images", "metrics": {"k-NN top-1": 0.5}}
     uploaded = []
 
     def contents(folder):
@@ -323,8 +323,8 @@ def test_publishing_writes_the_folder_that_is_uploaded(tmp_path, monkeypatch):
         export.to_kaggle(model, handle, dry, dry_run=True)
 
 
-def test_the_card_can_be_followed(tmp_path):
-    """The code of the model card runs as it stands."""
+def test_the_code_of_the_card_runs(tmp_path):
+    """The code in the model card runs unchanged."""
     for input_dtype in ("float32", "uint8"):
         path = export.save_encoder(trained(), tmp_path / input_dtype, input_dtype=input_dtype)
         keras.utils.save_img(tmp_path / "photo.jpg", IMAGES[0])
@@ -335,12 +335,12 @@ def test_the_card_can_be_followed(tmp_path):
         assert names["features"].shape == (1, 8)
 
 
-def test_bad_formats(tmp_path):
+def test_invalid_formats_are_rejected(tmp_path):
     model = trained()
     for arguments, message in (
         ({"format": "torch"}, "must be one of"),
         ({"input_dtype": "float16"}, "'float32' or 'uint8'"),
-        ({"card": {"license": "mit"}}, "recipe, data, metrics and licence. Received: 'license'"),
+        ({"card": {"author": "me"}}, "recipe, data, metrics and license. Received: 'author'"),
         ({"format": "onnx"}, r"end with \.onnx"),
         ({"format": "litert", "feature_maps": True}, "are for a SavedModel"),
     ):
@@ -348,12 +348,12 @@ def test_bad_formats(tmp_path):
             export.save_encoder(model, tmp_path / "encoder", **arguments)
 
 
-def test_an_encoder_that_is_not_built_is_refused(tmp_path):
+def test_an_unbuilt_encoder_is_rejected(tmp_path):
     with pytest.raises(ValueError, match=r"built keras.Model.*Call the encoder"):
         kb.export.save_encoder(keras.Sequential([keras.layers.Flatten()]), tmp_path)
 
 
-def test_saved_model_load_takes_any_batch_size(tmp_path):
+def test_a_loaded_export_accepts_any_batch_size(tmp_path):
     encoder = kb.encoders.resnet((1,), input_shape=(8, 8, 3), stem="small", width=4)
     loaded = tf.saved_model.load(kb.export.save_encoder(encoder, tmp_path))
     for rows in (1, 7):

@@ -1,4 +1,4 @@
-"""What an export writes, keeps and refuses: whole or not at all, nothing private, nothing of the user's lost."""
+"""Exported files: atomic, without private data, and without losing files of the user."""
 
 import logging
 import pathlib
@@ -25,7 +25,7 @@ def encoder():
 
 
 def contents(folder):
-    """Every file below a folder, hidden ones too, with its bytes."""
+    """Returns the bytes of every file below a folder, including hidden files."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
@@ -35,13 +35,13 @@ def fails(*arguments, **options):
 
 @pytest.mark.parametrize("earlier", [False, True])
 @pytest.mark.parametrize("where", ["card", "save", "write"])
-def test_an_export_that_fails_leaves_everything_as_it_was(where, earlier, encoder, tmp_path, monkeypatch):
+def test_a_failed_export_changes_nothing(where, earlier, encoder, tmp_path, monkeypatch):
     if earlier:
         export.save_encoder(encoder, tmp_path / "encoder")
     before = contents(tmp_path)
     arguments = {"card": {"metrics": {"top1": object()}}} if where == "card" else {}
     if where == "save":
-        # After TensorFlow has written all its files.
+        # Fail after TensorFlow has written all its files.
         save = tf.saved_model.save
         monkeypatch.setattr(tf.saved_model, "save", lambda *a, **kw: (save(*a, **kw), fails()))
     elif where == "write":
@@ -53,7 +53,7 @@ def test_an_export_that_fails_leaves_everything_as_it_was(where, earlier, encode
 
 
 @pytest.mark.parametrize("format, name", [("onnx", "encoder.onnx"), ("litert", "encoder.tflite")])
-def test_a_file_that_fails_leaves_everything_as_it_was(format, name, encoder, tmp_path, monkeypatch):
+def test_a_failed_file_changes_nothing(format, name, encoder, tmp_path, monkeypatch):
     (tmp_path / name).write_bytes(b"earlier")
     monkeypatch.setattr(keras.Model, "export", lambda self, path, **kw: (pathlib.Path(path).write_bytes(b"x"), fails()))
     monkeypatch.setattr(formats, "_litert", fails)
@@ -80,7 +80,7 @@ def test_an_earlier_export_is_replaced(encoder, tmp_path):
         ({"variables/mine": ""}, "holds 'variables'"),
     ],
 )
-def test_a_folder_with_other_files_is_refused(files, message, encoder, tmp_path):
+def test_a_folder_with_other_files_is_rejected(files, message, encoder, tmp_path):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -91,7 +91,7 @@ def test_a_folder_with_other_files_is_refused(files, message, encoder, tmp_path)
     assert contents(tmp_path) == before
 
 
-def test_a_readme_that_was_changed_is_kept(encoder, tmp_path):
+def test_a_modified_readme_is_kept(encoder, tmp_path):
     export.save_encoder(encoder, tmp_path)
     readme = tmp_path / "README.md"
     readme.write_text(readme.read_text().replace("not stated", "photographs"))
@@ -102,17 +102,17 @@ def test_a_readme_that_was_changed_is_kept(encoder, tmp_path):
 
 PATHS = {
     "a file": ("file", {}, "must be a folder. Received: .*file', a file"),
-    "below a file": ("file/encoder", {}, "place that can be written"),
-    "nowhere": ("/proc/nowhere/encoder", {}, "place that can be written"),
-    "remote": ("gs://bucket/encoder", {}, "must be on this machine"),
-    "no text": ("caf\udce9", {}, "must be a name in UTF-8"),
+    "below a file": ("file/encoder", {}, "`path` must be writable"),
+    "nowhere": ("/proc/nowhere/encoder", {}, "`path` must be writable"),
+    "remote": ("gs://bucket/encoder", {}, "must be local"),
+    "no text": ("caf\udce9", {}, "must be valid UTF-8"),
     "a folder for a file": ("folder.onnx", {"format": "onnx"}, "must be a file"),
-    "LiteRT below a file": ("file/encoder.tflite", {"format": "litert"}, "place that can be written"),
+    "LiteRT below a file": ("file/encoder.tflite", {"format": "litert"}, "`path` must be writable"),
 }
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_paths_that_cannot_be_written_are_refused(name, encoder, tmp_path, monkeypatch):
+def test_unwritable_paths_are_rejected(name, encoder, tmp_path, monkeypatch):
     path, arguments, message = PATHS[name]
     monkeypatch.chdir(tmp_path)
     pathlib.Path("file").write_text("mine")
@@ -139,7 +139,7 @@ def test_the_home_folder_is_expanded(encoder, tmp_path, monkeypatch):
         kb.load_encoder("~/nothing")
 
 
-def test_nothing_of_this_machine_is_in_an_export(encoder, tmp_path):
+def test_an_export_contains_nothing_of_this_machine(encoder, tmp_path):
     head = export.knn_head(np.eye(4, dtype="float32"), [0, 1, 2, 1], k=2)
     model = kb.BarlowTwins(encoder, kb.Projector((4,)), kb.views.barlow_twins(8, seed=0))
     model.compile("adam")
@@ -160,21 +160,29 @@ def test_nothing_of_this_machine_is_in_an_export(encoder, tmp_path):
 INJECTIONS = ["mit\nextra: true", "mit\r\nx: y", "mit\x85x", "mit\u2028x", "", " ", 3, ["mit"]]
 
 
-@pytest.mark.parametrize("licence", INJECTIONS, ids=repr)
-def test_a_licence_is_one_line(licence, encoder, tmp_path):
-    with pytest.raises(ValueError, match="`licence` must be the identifier of a licence on one line"):
-        export.save_encoder(encoder, tmp_path / "encoder", card={"licence": licence})
+@pytest.mark.parametrize("license", INJECTIONS, ids=repr)
+def test_a_license_is_one_line(license, encoder, tmp_path):
+    with pytest.raises(ValueError, match="`license` must be a license identifier on one line"):
+        export.save_encoder(encoder, tmp_path / "encoder", card={"license": license})
     assert not list(tmp_path.iterdir())
 
 
+def test_the_old_spelling_of_license_warns_and_works(encoder, tmp_path):
+    with pytest.warns(DeprecationWarning, match="`licence` is now `license`"):
+        path = export.save_encoder(encoder, tmp_path / "encoder", card={"licence": "mit"})
+    assert "license: mit\n" in pathlib.Path(path, "README.md").read_text()
+    with pytest.raises(ValueError, match="Received: 'licence'"):
+        export.save_encoder(encoder, path, card={"licence": "mit", "license": "mit"})
+
+
 @pytest.mark.parametrize(
-    "licence", ["apache-2.0", "CC BY-SA 4.0", "no", "mit # x", "a: b", '"q', "{x}", "caf\u00e9", "1.0"]
+    "license", ["apache-2.0", "CC BY-SA 4.0", "no", "mit # x", "a: b", '"q', "{x}", "caf\u00e9", "1.0"]
 )
-def test_the_header_holds_what_was_given(licence, encoder):
-    text = card.model_card(encoder, licence=licence, data="a\n---\nlicense: mit\n| b", recipe={"x\ny": "a\n# b"})
+def test_the_header_holds_the_license(license, encoder):
+    text = card.model_card(encoder, license=license, data="a\n---\nlicense: mit\n| b", recipe={"x\ny": "a\n# b"})
     _, header, body = text.split("---\n", 2)
     fields = yaml.safe_load(header)
-    assert fields["license"] == licence
+    assert fields["license"] == license
     assert set(fields) == {"license", "library_name", "pipeline_tag", "tags"}
     assert "| trained on | a --- license: mit \\| b |" in body and "- x y: a # b" in body
 
@@ -194,7 +202,7 @@ METRICS = {
 }
 
 
-def test_metrics_of_every_kind_are_in_the_card(encoder):
+def test_metrics_of_every_type_are_in_the_card(encoder):
     metrics = {name: value for name, (value, _) in METRICS.items()}
     text = card.model_card(encoder, metrics={**metrics, "nested": metrics, 3: {"deep": {"er": 1}}}, recipe=metrics)
     for name, (_, shown) in METRICS.items():
@@ -205,7 +213,7 @@ def test_metrics_of_every_kind_are_in_the_card(encoder):
 
 @pytest.mark.parametrize("field", ["metrics", "recipe"])
 @pytest.mark.parametrize("value", [{"a": object()}, {"a": {"b": [len]}}, [0.5], 0.5])
-def test_fields_that_cannot_be_shown_are_refused_before_anything_is_written(field, value, encoder, tmp_path):
+def test_unsupported_fields_are_rejected_before_writing(field, value, encoder, tmp_path):
     with pytest.raises(ValueError, match=f"`{field}` m"):
         export.save_encoder(encoder, tmp_path / "encoder", card={field: value})
     with pytest.raises(ValueError, match=f"`{field}` m"):
@@ -219,10 +227,10 @@ def test_a_card_is_for_a_saved_model(encoder, tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(None, None, 3), (8, None, 1), (8, 8, 4), (8, 8, 7)])
-def test_the_card_of_other_images_can_be_followed(shape, tmp_path):
+def test_the_code_of_the_card_runs_for_other_images(shape, tmp_path):
     encoder = kb.encoders.resnet((1,), input_shape=shape, stem="small", width=4, mean=0.5, deviation=0.25)
     path = export.save_encoder(encoder, tmp_path / "encoder")
-    # A gray photograph, which has one channel until it is read as three.
+    # A grayscale photograph, with one channel in the file.
     keras.utils.save_img(tmp_path / "photo.png", IMAGES[0, ..., :1])
     code = (tmp_path / "encoder" / "README.md").read_text().split("```python\n")[1].split("```")[0]
     code = code.replace('"FOLDER"', repr(path)).replace('"photo.jpg"', repr(str(tmp_path / "photo.png")))
@@ -231,7 +239,7 @@ def test_the_card_of_other_images_can_be_followed(shape, tmp_path):
     assert names["features"].shape == (1, 4)
 
 
-def test_a_name_that_is_no_text_is_shown_as_it_can_be(encoder, tmp_path):
+def test_invalid_utf8_in_the_card_is_escaped(encoder, tmp_path):
     export.save_encoder(encoder, tmp_path / "encoder", card={"data": "caf\udce9"})
     export.save_encoder(encoder, tmp_path / "encoder")
     text = card.model_card(encoder, data="caf\udce9")
@@ -251,7 +259,7 @@ CLASSIFIERS = {
 
 
 @pytest.mark.parametrize("kind", CLASSIFIERS)
-def test_classifiers_that_do_not_fit_are_refused(kind, encoder, tmp_path):
+def test_classifiers_that_do_not_fit_are_rejected(kind, encoder, tmp_path):
     make, message = CLASSIFIERS[kind]
     with pytest.raises(ValueError, match=message):
         export.save_encoder(encoder, tmp_path / "encoder", classifier=make())
@@ -260,7 +268,7 @@ def test_classifiers_that_do_not_fit_are_refused(kind, encoder, tmp_path):
 
 @pytest.mark.parametrize("head", [export.linear_head, export.knn_head])
 @pytest.mark.parametrize("names", [("a", "b"), ("a", "b", "c", "d", "e")])
-def test_class_names_are_as_many_as_classes(head, names):
+def test_every_class_needs_one_name(head, names):
     arguments = {"k": 2} if head is export.knn_head else {}
     with pytest.raises(ValueError, match=f"{len(names)} names for 3 classes"):
         head(np.eye(3, dtype="float32"), [0, 1, 2], class_names=names, **arguments)
@@ -318,7 +326,7 @@ def test_nested_models_in_mixed_precision_are_converted(policy, format, name, tm
 
 
 @pytest.mark.parametrize("format, name", [("onnx", "encoder.onnx"), ("litert", "encoder.tflite")])
-def test_what_the_converters_cannot_do_is_refused_by_name(format, name, encoder, tmp_path, monkeypatch):
+def test_an_unsupported_encoder_is_rejected_by_name(format, name, encoder, tmp_path, monkeypatch):
     def converter(*arguments, **options):
         raise RuntimeError("no such operation")
 
@@ -330,7 +338,7 @@ def test_what_the_converters_cannot_do_is_refused_by_name(format, name, encoder,
     half = kb.encoders.resnet((1,), input_shape=(8, 8, 3), stem="small", width=4)
     with pytest.raises(ValueError, match="needs weights in float32"):
         export.save_encoder(half, tmp_path / name, format=format)
-    # The remedy.
+    # Apply the remedy.
     keras.config.set_dtype_policy("float32")
     copy = kb.encoders.resnet((1,), input_shape=(8, 8, 3), stem="small", width=4)
     copy.set_weights([weight.astype("float32") for weight in half.get_weights()])
@@ -352,18 +360,18 @@ def without_call():
 
 
 SAVED_MODELS = {
-    "nothing to call": (without_call, "nothing that can be called on images"),
+    "nothing to call": (without_call, "no function that accepts images"),
     "vectors": (lambda: foreign(lambda x: x, (None, 7)), r"a function of float32 \(None, 7\)"),
     "text": (lambda: foreign(tf.strings.length, (None,), "string"), r"a function of string \(None,\)"),
     "doubles": (lambda: foreign(lambda x: x[:, 0, 0], (None, 8, 8, 3), "float64"), "a function of float64"),
-    "maps": (lambda: foreign(lambda x: x, (None, 8, 8, 3)), r"give features of shape \(batch, features\)"),
-    "two outputs": (lambda: foreign(lambda x: (x[:, 0, 0],) * 2, (None, 8, 8, 3)), "give features of shape"),
+    "maps": (lambda: foreign(lambda x: x, (None, 8, 8, 3)), r"return features of shape \(batch, features\)"),
+    "two outputs": (lambda: foreign(lambda x: (x[:, 0, 0],) * 2, (None, 8, 8, 3)), "return features of shape"),
     "one image": (lambda: foreign(lambda x: x[:, 0, 0], (1, 8, 8, 3)), "function of float32 \\(1, 8, 8, 3\\)"),
 }
 
 
 @pytest.mark.parametrize("kind", SAVED_MODELS)
-def test_a_foreign_saved_model_is_refused_at_load(kind, tmp_path):
+def test_an_unsuitable_saved_model_is_rejected_at_load(kind, tmp_path):
     make, message = SAVED_MODELS[kind]
     with saved_model.without_progress_logs():
         tf.saved_model.save(make(), str(tmp_path))
@@ -379,7 +387,7 @@ def test_a_saved_model_of_the_common_signature_is_loaded(tmp_path):
     np.testing.assert_allclose(features, IMAGES[:, 0, 0] / 127.5, rtol=1e-6)
 
 
-def test_what_keras_exports_is_refused_by_name(encoder, tmp_path):
+def test_an_export_by_keras_is_rejected_with_its_signatures(encoder, tmp_path):
     encoder(IMAGES)
     with saved_model.without_progress_logs():
         encoder.export(tmp_path / "keras", verbose=False)
@@ -387,7 +395,7 @@ def test_what_keras_exports_is_refused_by_name(encoder, tmp_path):
         kb.load_encoder(tmp_path / "keras")
 
 
-def test_files_that_are_no_encoder_are_refused_at_load(encoder, tmp_path):
+def test_files_without_an_encoder_are_rejected_at_load(encoder, tmp_path):
     path = pathlib.Path(export.save_encoder(encoder, tmp_path / "encoder"))
     (path / "saved_model.pb").write_bytes(b"\x0a\xff\xff\xff\x0f" + b"no SavedModel")
     with pytest.raises(ValueError, match="A SavedModel must be readable"):
@@ -408,7 +416,7 @@ def test_a_loaded_encoder_is_exported_again(encoder, tmp_path):
     np.testing.assert_allclose(again.predict(IMAGES, verbose=0), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_an_export_logs_nothing_and_leaves_the_loggers_as_they_were(encoder, tmp_path, caplog):
+def test_an_export_logs_nothing_and_restores_the_loggers(encoder, tmp_path, caplog):
     filters = [list(logging.getLogger(name).filters) for name in ("absl", "tensorflow")]
     with caplog.at_level(logging.INFO, "absl"), caplog.at_level(logging.INFO, "tensorflow"):
         export.save_encoder(encoder, tmp_path / "encoder")

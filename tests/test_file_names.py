@@ -1,4 +1,4 @@
-"""Names of files, as every system and tool writes them, at every entrance that takes them.
+"""File names as every system and tool writes them, at every entry point.
 
 A new entrance is tested by being listed in `ENTRANCES`, a new kind of name in `NAMES`.
 """
@@ -79,7 +79,7 @@ def gallery_parquet(folder):
 
 
 ENTRANCES = [in_memory, streamed, checked_first, every_image, batches, crop_pairs, gallery_npz, gallery_parquet]
-# Parquet has no text that is no UTF-8.
+# Parquet stores only valid UTF-8.
 ONLY_UTF_8 = {gallery_parquet: r"UTF-8.*(caf|npz)"}
 
 
@@ -96,7 +96,7 @@ def three(folder):
 
 
 @pytest.mark.parametrize("entrance", ENTRANCES)
-def test_every_name_works_at_every_entrance_or_is_refused(tmp_path, entrance):
+def test_every_name_works_or_is_rejected_at_every_entrance(tmp_path, entrance):
     names = list(NAMES.values())
     if entrance in ONLY_UTF_8:
         with pytest.raises(ValueError, match=ONLY_UTF_8[entrance]):
@@ -114,14 +114,14 @@ def test_a_folder_of_any_name_works_at_every_entrance(tmp_path, entrance):
 
 
 @pytest.mark.parametrize("entrance", [in_memory, streamed, checked_first, every_image, batches, crop_pairs])
-def test_the_home_is_found_at_every_entrance(tmp_path, monkeypatch, entrance):
+def test_the_home_directory_is_expanded_at_every_entrance(tmp_path, monkeypatch, entrance):
     three(tmp_path / "photos")
     monkeypatch.setenv("HOME", str(tmp_path))
     for path in ("~/photos", b"~/photos", pathlib.Path("~/photos")):
         assert entrance(path) == 3
 
 
-def test_the_home_is_found_for_archives_arrays_and_data_sets(tmp_path, monkeypatch):
+def test_the_home_directory_is_expanded_for_archives_arrays_and_datasets(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     photos = three(tmp_path / "photos")
     with zipfile.ZipFile(tmp_path / "photos.ZIP", "w") as archive:
@@ -137,7 +137,7 @@ def test_the_home_is_found_for_archives_arrays_and_data_sets(tmp_path, monkeypat
 
 @pytest.mark.parametrize("path", ["", None, 7, "~nobody_of_this_name/photos", "a\0b"])
 @pytest.mark.parametrize("entrance", [in_memory, every_image])
-def test_what_is_no_path_is_refused(entrance, path):
+def test_invalid_paths(entrance, path):
     with pytest.raises(ValueError, match=r"path to the images. Received"):
         entrance(path)
 
@@ -153,7 +153,7 @@ def test_a_broken_file_of_any_name_is_named(tmp_path):
     assert checked_first(folder) == 2
 
 
-# What tools write, and what it is.
+# Names as tools write them, and their normalized form.
 ENTRIES = {
     "train/cat/1.png": ("train", "cat", "1.png"),
     "train\\cat\\1.png": ("train", "cat", "1.png"),
@@ -179,7 +179,7 @@ ENTRIES = {
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_names_of_entries_have_one_form(name):
+def test_names_of_entries_are_normalized(name):
     if ENTRIES[name] is None:
         with pytest.raises(ValueError):
             entry_parts(name)

@@ -1,4 +1,4 @@
-"""Keras' own and keras-cv's layers in `Views`, as they are: two training steps with each."""
+"""Layers of Keras and keras-cv in `Views`: two training steps with each."""
 
 import warnings
 
@@ -16,7 +16,7 @@ with warnings.catch_warnings():
 
 
 def keras_layers():
-    """One list for both views, of what Keras has."""
+    """One list of Keras layers for both views."""
     return [
         keras.layers.RandomFlip("horizontal"),
         keras.layers.RandomColorJitter((0, 255), 0.4, 0.4, 0.2, 0.1),
@@ -27,7 +27,7 @@ def keras_layers():
 
 
 def keras_pipeline():
-    """Keras' policies, which hold layers themselves."""
+    """Keras' policies, which contain other layers."""
     layers = keras.layers
     return [
         layers.RandAugment((0, 255), num_ops=2, factor=0.3),
@@ -101,8 +101,8 @@ def test_two_steps_from_tf_data(views):
     assert np.isfinite(history.history["loss"]).all()
 
 
-def test_the_policy_of_keras_cv_has_the_strengths_of_the_paper():
-    """Saturation and hue have scales of their own there: 0.2 and 0.1 as they stand would leave next to no colour."""
+def test_the_keras_cv_policy_has_the_strengths_of_the_paper():
+    """keras-cv scales saturation and hue differently: 0.2 and 0.1 would remove most of the color."""
     jitter = kb.views.keras_cv_barlow_twins(24).layers_a[2]
     image = np.full((512, 4, 4, 3), (200, 100, 50), "float32")
     for layer, (low, high), measure in (

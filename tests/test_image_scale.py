@@ -1,4 +1,4 @@
-"""Images on [0, 1], on [-1, 1] or standardized are told, once, at every entrance."""
+"""Every entry point warns once about images on [0, 1], on [-1, 1] or standardized."""
 
 import keras
 import numpy as np
@@ -46,8 +46,8 @@ def slices(data):
 
 
 LABELS = np.arange(8) % 2
-# A new entrance is tested by being listed.
-ENTRANCES = {
+# Add new entry points here to test them.
+ENTRY_POINTS = {
     "fit(array)": lambda x, _: model().fit(x, verbose=0),
     "fit(dataset)": lambda x, _: model().fit(slices(x), verbose=0),
     "fit(dictionaries)": lambda x, _: model().fit(slices({"image": x}), verbose=0),
@@ -84,30 +84,30 @@ ENTRANCES = {
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """What is said, by a process that has said nothing yet."""
+def warnings(monkeypatch):
+    """Returns a function that lists the warnings since the beginning of the test."""
     messages = []
-    monkeypatch.setattr(image_scale, "_said", set())
+    monkeypatch.setattr(image_scale, "_warned", set())
     monkeypatch.setattr(logging, "warning", lambda text, *values: messages.append(text % values))
     return lambda: [message for message in messages if "0 to 255" in message]
 
 
-@pytest.mark.parametrize("name", ENTRANCES)
-def test_every_entrance_tells_once(name, told, tmp_path):
-    ENTRANCES[name](images("float32") / 255, tmp_path)
-    assert len(told()) == 1
-    assert "values from 0 to 1," in told()[0]
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_every_entry_point_warns_once(name, warnings, tmp_path):
+    ENTRY_POINTS[name](images("float32") / 255, tmp_path)
+    assert len(warnings()) == 1
+    assert "values from 0 to 1," in warnings()[0]
 
 
 @pytest.mark.parametrize("name", ["fit(array)", "fit(dataset)", "predict", "encoder(images)", "encoder.predict"])
-def test_images_as_they_should_be_are_not_told(name, told, tmp_path):
+def test_correct_images_cause_no_warning(name, warnings, tmp_path):
     for dtype in ("uint8", "float32", "int32"):
-        ENTRANCES[name](images(dtype), tmp_path)
-    assert not told()
+        ENTRY_POINTS[name](images(dtype), tmp_path)
+    assert not warnings()
 
 
 @pytest.mark.parametrize(
-    "x, said",
+    "x, warned",
     [
         (images("float32") / 127.5 - 1, True),
         ((images("float32") - 120) / 60, True),
@@ -120,9 +120,9 @@ def test_images_as_they_should_be_are_not_told(name, told, tmp_path):
     ],
     ids=["-1 to 1", "standardized", "0 and 1", "16 bits", "centered", "overshooting", "black", "dark"],
 )
-def test_what_looks_like_another_scale(x, said, told):
+def test_another_scale_is_recognized(x, warned, warnings):
     image_scale.tell_scale(x)
-    assert bool(told()) == said
+    assert bool(warnings()) == warned
 
 
 def test_a_dataset_keeps_its_order_size_and_structure():
@@ -136,6 +136,6 @@ def test_a_dataset_keeps_its_order_size_and_structure():
 
 @pytest.mark.parametrize("dtype", ["bool", "uint16", "int8", "complex64"])
 @pytest.mark.parametrize("name", ["fit(array)", "fit(dataset)", "predict", "views"])
-def test_dtypes_of_another_scale_are_refused(name, dtype, tmp_path):
+def test_dtypes_of_another_scale_are_rejected(name, dtype, tmp_path):
     with pytest.raises(ValueError, match=f"Received: images of dtype {dtype}"):
-        ENTRANCES[name](images(dtype), tmp_path)
+        ENTRY_POINTS[name](images(dtype), tmp_path)

@@ -1,6 +1,6 @@
-"""Every function that takes labels or features, with everything that is wrong with them: one table each.
+"""Every function that takes labels or features, with all mistakes in them: one table each.
 
-A new entrance is tested by being listed, and `test_every_entrance_is_listed` asks for it.
+Add new entry points to the table. `test_every_entry_point_is_listed` requires it.
 """
 
 import inspect
@@ -30,21 +30,21 @@ def encoder():
 
 
 def images(numbers, count):
-    """Images whose labels nobody has checked before."""
+    """Images whose labels have not been validated yet."""
     made = kb.data.ArrayImages(PICTURES[:count])
     made.labels = numbers
     return made
 
 
 def of_features(function, *more, **settings):
-    """An entrance of four arrays, or of the first three."""
+    """An entry point that takes four arrays, or the first three."""
     if "test_labels" in inspect.signature(function).parameters:
         return lambda train, test, _: function(FEATURES, train, TEST_FEATURES, test, *more, **settings)
     return lambda train, test, _: function(FEATURES, train, TEST_FEATURES, *more, **settings)
 
 
 def of_images(function, **settings):
-    """An entrance of an encoder and two collections of images."""
+    """An entry point that takes an encoder and two collections of images."""
     return lambda train, test, encoder: function(encoder, images(train, 30), images(test, 18), **settings)
 
 
@@ -60,8 +60,8 @@ def checked_images(train, test, _):
     return [one.labels for one in heads.checked_images(images(train, 30), images(test, 18))]
 
 
-# Of each entrance: how it is called, and whose labels it takes.
-ENTRANCES = {
+# For each entry point: how to call it, and which labels it takes.
+ENTRY_POINTS = {
     "knn_scores": (of_features(evaluation.knn_scores, k=3), "train"),
     "knn_predict": (of_features(evaluation.knn_predict, k=3), "train"),
     "knn_accuracy": (of_features(evaluation.knn_accuracy, k=3), "both"),
@@ -75,7 +75,7 @@ ENTRANCES = {
     "linear_probe": (of_images(evaluation.linear_probe, epochs=1, batch_size=15), "both"),
     "multi_stage_probe": (of_images(evaluation.multi_stage_probe, epochs=1), "both"),
     "fine_tune": (of_images(evaluation.fine_tune, epochs=1), "both"),
-    # What examples/evaluate.py and examples/ablate.py call before anything else.
+    # Called first by examples/evaluate.py and examples/ablate.py.
     "checked_images": (checked_images, "both"),
     "knn_head": (lambda train, *_: export.knn_head(FEATURES, train, k=3), "train"),
     "linear_head": (lambda train, *_: export.linear_head(FEATURES, train), "train"),
@@ -84,11 +84,11 @@ ENTRANCES = {
     "KNNProbe of Images": (probe_of_images(callbacks.KNNProbe, k=3), "both"),
     "LinearProbe of Images": (probe_of_images(callbacks.LinearProbe), "both"),
 }
-# They take boxes, or a row of targets for each image; see below and tests/test_detection.py.
+# These take boxes or multi-label targets (see below and tests/test_detection.py).
 OTHERS = {"multi_label_scores", "mean_average_precision", "detection_probe", "box_precision"}
 
 
-def test_every_entrance_is_listed():
+def test_every_entry_point_is_listed():
     names = ("labels", "train_labels", "test_labels", "train", "test", "targets", "train_targets", "true_labels")
     found = {
         item.__name__
@@ -97,7 +97,7 @@ def test_every_entrance_is_listed():
         if callable(item)
         and set(names) & set(inspect.signature(item.__init__ if inspect.isclass(item) else item).parameters)
     }
-    assert found - OTHERS <= set(ENTRANCES) and found >= OTHERS
+    assert found - OTHERS <= set(ENTRY_POINTS) and found >= OTHERS
 
 
 def one_nan(numbers):
@@ -108,9 +108,9 @@ def masked(numbers):
     return np.ma.masked_array(numbers, mask=np.arange(len(numbers)) == 1)
 
 
-# What is done to good labels, what the error says, and in whose labels it is a fault.
+# For each mistake: how to make it, the error, and the labels in which it is one.
 WRONG = {
-    "missing": (lambda _: None, "This needs labels. Received: none for", "all"),
+    "missing": (lambda _: None, "This function needs labels. Received: none for", "all"),
     "-1": (lambda numbers: np.where(numbers == 1, -1, numbers), r"numbers from 0. Received: \[-1\]", "all"),
     "one-hot": (lambda numbers: np.eye(CLASSES)[numbers], r"one-hot: use labels.argmax\(axis=1\)", "all"),
     "several": (lambda numbers: np.ones((len(numbers), 4), int), r"evaluation.multi_label_scores", "all"),
@@ -134,25 +134,25 @@ WRONG = {
 
 
 def refusal(function, *arguments):
-    """What a function says of bad arguments, or that it took them."""
+    """Returns the error of a function, or that it accepted the arguments."""
     try:
-        return f"taken: {function(*arguments)}"
+        return f"accepted: {function(*arguments)}"
     except ValueError as error:
         return str(error)
 
 
-@pytest.mark.parametrize("name", ENTRANCES)
-def test_wrong_labels_are_refused(name, encoder):
-    call, taken = ENTRANCES[name]
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_wrong_labels_are_rejected(name, encoder):
+    call, taken = ENTRY_POINTS[name]
     for side in {"train": ("train",), "both": ("train", "test"), "scored": ("scored",)}[taken]:
         for wrong, (change, message, where) in WRONG.items():
             if where in ("all", side):
                 train, test = (change(TRAIN), TEST) if side == "train" else (TRAIN, change(TEST))
-                said = refusal(call, train, test, encoder)
-                assert re.search(message, said) and "Received: " in said, f"{wrong} in {side}: {said}"
+                error = refusal(call, train, test, encoder)
+                assert re.search(message, error) and "Received: " in error, f"{wrong} in {side}: {error}"
 
 
-# Other ways to write the same labels.
+# Other forms of the same labels.
 SAME = {
     "column": lambda numbers: numbers[:, None],
     "list": lambda numbers: numbers.tolist(),
@@ -160,13 +160,13 @@ SAME = {
     "whole floats": lambda numbers: numbers.astype("float32"),
     "tensor": keras.ops.convert_to_tensor,
 }
-# They give numbers, without training for seconds.
-QUICK = [name for name in ENTRANCES if not name.endswith(("Probe", "Images", "head", "heads", "_probe", "_tune"))]
+# Fast entry points that return numbers.
+QUICK = [name for name in ENTRY_POINTS if not name.endswith(("Probe", "Images", "head", "heads", "_probe", "_tune"))]
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_labels_written_in_another_way_give_the_same(name, encoder):
-    call, _ = ENTRANCES[name]
+def test_other_forms_of_labels_give_the_same_results(name, encoder):
+    call, _ = ENTRY_POINTS[name]
     expected = keras.tree.flatten(call(TRAIN, TEST, encoder))
     for way, same in SAME.items():
         got = keras.tree.flatten(call(same(TRAIN), same(TEST), encoder))
@@ -174,7 +174,7 @@ def test_labels_written_in_another_way_give_the_same(name, encoder):
 
 
 def test_a_column_of_labels_trains_a_linear_probe_and_a_head(encoder):
-    call, _ = ENTRANCES["linear_probe"]
+    call, _ = ENTRY_POINTS["linear_probe"]
     assert call(TRAIN[:, None], TEST[:, None], encoder) == call(TRAIN, TEST, encoder)
     for make in (export.knn_head, export.linear_head):
         got, expected = (make(FEATURES, one)(TEST_FEATURES).numpy() for one in (TRAIN[:, None], TRAIN))
@@ -182,8 +182,8 @@ def test_a_column_of_labels_trains_a_linear_probe_and_a_head(encoder):
 
 
 def test_the_remedies_work(encoder):
-    """What the errors say to do, done."""
-    call, _ = ENTRANCES["evaluate_features"]
+    """Applies the remedies of the errors."""
+    call, _ = ENTRY_POINTS["evaluate_features"]
     expected = call(TRAIN, TEST, encoder)
     train, test = (np.array(["cat", "cow", "dog"])[one] for one in (TRAIN, TEST))
     names, numbers = np.unique(train, return_inverse=True)
@@ -195,7 +195,7 @@ def test_the_remedies_work(encoder):
     assert call(TRAIN[None].reshape(-1), TEST[None].reshape(-1), encoder) == expected
     targets = np.eye(CLASSES)[labels.checked_labels(TRAIN)]
     assert evaluation.multi_label_scores(FEATURES, targets, TEST_FEATURES).shape == (18, 3)
-    # Rows without a label, and rows of classes that training lacks.
+    # Unlabeled rows, and rows of classes that training lacks.
     train_labels, test_labels = np.where(TRAIN == 1, -1, TRAIN), TEST
     keep = train_labels >= 0
     train_labels, features = train_labels[keep], FEATURES[keep]
@@ -208,7 +208,7 @@ def test_the_remedies_work(encoder):
     np.testing.assert_array_equal(labels.checked_labels(np.digitize([0.1, 0.7], [0.5])), [0, 1])
 
 
-def test_class_numbers_may_have_gaps_of_a_subset_and_dense_ones_may_be_many():
+def test_class_numbers_may_have_gaps_and_may_be_many():
     subset = np.array([3, 999, 21_000])
     np.testing.assert_array_equal(labels.checked_labels(subset), subset)
     many = np.arange(100_000)
@@ -220,7 +220,7 @@ def test_class_numbers_may_have_gaps_of_a_subset_and_dense_ones_may_be_many():
 WRONG_TARGETS = {
     "missing": (lambda _: None, "needs labels. Received: none"),
     "class numbers": (lambda targets: targets.argmax(axis=1), r"must be \(n, classes\).*np.eye\(classes\)"),
-    "counts": (lambda targets: targets * 2, r"1 where the image has the label.*Received: \[2\]"),
+    "counts": (lambda targets: targets * 2, r"1 if the image has the label.*Received: \[2\]"),
     "shares": (lambda targets: targets * 0.5, r"whole.*Received: \[0.5\]"),
     "NaN": (lambda targets: np.where(targets > 0, np.nan, targets), "Received: NaN"),
     "strings": (lambda targets: targets.astype(str), "Labels must be class numbers. Received: .*dtype <U"),
@@ -228,14 +228,14 @@ WRONG_TARGETS = {
 }
 
 
-def test_wrong_targets_are_refused():
+def test_wrong_targets_are_rejected():
     for wrong, (change, message) in WRONG_TARGETS.items():
         train, test = change(np.eye(CLASSES)[TRAIN]), change(np.eye(CLASSES)[TEST])
-        for said in (
+        for error in (
             refusal(evaluation.multi_label_scores, FEATURES, train, TEST_FEATURES),
             refusal(evaluation.mean_average_precision, SCORES, test),
         ):
-            assert re.search(message, said), f"{wrong}: {said}"
+            assert re.search(message, error), f"{wrong}: {error}"
 
 
 def last_value(value):
@@ -259,8 +259,8 @@ WRONG_FEATURES = {
     "masked": (lambda features: np.ma.masked_greater(features, 0.9), "with masked values"),
     "ragged": (lambda features: [[1.0], *features.tolist()[1:]], "rows of several lengths"),
 }
-# Functions of the features to train and to test on.
-FEATURE_ENTRANCES = {
+# Functions of training and test features.
+FEATURE_ENTRY_POINTS = {
     "knn_scores": lambda a, b: evaluation.knn_scores(a, TRAIN, b, k=3),
     "knn_predict": lambda a, b: evaluation.knn_predict(a, TRAIN, b, k=3),
     "knn_accuracy": lambda a, b: evaluation.knn_accuracy(a, TRAIN, b, TEST, k=3),
@@ -278,19 +278,19 @@ FEATURE_ENTRANCES = {
     "embedding_deviation": lambda a, b: evaluation.embedding_deviation(a),
     "mean_correlation": lambda a, b: evaluation.mean_correlation(a),
 }
-OF_ONE_ARRAY = list(FEATURE_ENTRANCES)[-6:]
+OF_ONE_ARRAY = list(FEATURE_ENTRY_POINTS)[-6:]
 
 
-@pytest.mark.parametrize("name", FEATURE_ENTRANCES)
-def test_wrong_features_are_refused(name):
-    call = FEATURE_ENTRANCES[name]
+@pytest.mark.parametrize("name", FEATURE_ENTRY_POINTS)
+def test_wrong_features_are_rejected(name):
+    call = FEATURE_ENTRY_POINTS[name]
     for wrong, (change, message) in WRONG_FEATURES.items():
-        # retrieval.load has looked at the shape of a gallery.
+        # retrieval.load has already checked the shape of a gallery.
         if name != "retrieval.search" or wrong in ("NaN", "infinite"):
-            said = refusal(call, change(FEATURES), TEST_FEATURES)
-            assert re.search(message, said), f"{wrong}: {said}"
+            error = refusal(call, change(FEATURES), TEST_FEATURES)
+            assert re.search(message, error), f"{wrong}: {error}"
         if name not in OF_ONE_ARRAY:
-            said = refusal(call, FEATURES, change(TEST_FEATURES))
-            assert re.search(message, said), f"{wrong} of the test images: {said}"
+            error = refusal(call, FEATURES, change(TEST_FEATURES))
+            assert re.search(message, error), f"{wrong} of the test images: {error}"
     if name not in OF_ONE_ARRAY:
         assert re.search("of (one|the) encoder", refusal(call, FEATURES, TEST_FEATURES[:, :2]))

@@ -1,4 +1,4 @@
-"""Folders and archives: which images are for what, and that everything else is counted and named."""
+"""Folders and archives: the splits and classes of images, and the count of everything that is skipped."""
 
 import os
 import re
@@ -47,17 +47,23 @@ def as_archive(path, files, png):
 
 CLASSES = names_of("cat", "dog")
 SPLITS = names_of("train/cat", "train/dog", "test/cat", "test/dog")
-# Name: files, then how many to train on and to test on, the classes, and what the warnings say.
+# Name: files, numbers of training and test images, classes, and texts of the warnings.
 LAYOUTS = {
     "classes": (CLASSES, 18, 2, "cat dog", []),
-    "a class of trains": (names_of("bus", "car", "train"), 27, 3, "bus car train", ["train/ of .* are classes"]),
-    "a class of tests": (names_of("exam", "test"), 18, 2, "exam test", ["test/ of .* are classes"]),
+    "a class of trains": (
+        names_of("bus", "car", "train"),
+        27,
+        3,
+        "bus car train",
+        ["train/ of .* are read as classes"],
+    ),
+    "a class of tests": (names_of("exam", "test"), 18, 2, "exam test", ["test/ of .* are read as classes"]),
     "classes named after two splits": (
         names_of("bus", "test", "val"),
         27,
         3,
         "bus test val",
-        ["test/, val/ of .* are classes"],
+        ["test/, val/ of .* are read as classes"],
     ),
     "train alone": (names_of("train/cat", "train/dog"), 18, 2, "cat dog", []),
     "train and test": (SPLITS, 20, 20, "cat dog", []),
@@ -67,9 +73,15 @@ LAYOUTS = {
         20,
         20,
         "cat dog",
-        [r"20 in val/ \(there is test/ to test on\): val/cat/0.png, val/cat/1.png, val/cat/2.png, \.\.\."],
+        [r"20 in val/ \(test/ is used for testing\): val/cat/0.png, val/cat/1.png, val/cat/2.png, \.\.\."],
     ),
-    "STL-10": (SPLITS + names_of("unlabeled"), 20, 20, "cat dog", [r"10 in unlabeled/ \(labels=False.*unlabeled/0"]),
+    "STL-10": (
+        SPLITS + names_of("unlabeled"),
+        20,
+        20,
+        "cat dog",
+        [r"10 in unlabeled/ \(use labels=False.*unlabeled/0"],
+    ),
     "STL-10 with folders": (
         SPLITS + names_of("unlabelled/a", "unlabelled/b"),
         20,
@@ -90,23 +102,23 @@ LAYOUTS = {
         20,
         20,
         "cat dog",
-        ["1 beside train/: cover.png; 2 in sketches/, beside train/: sketches/0.png, sketches/1.png"],
+        ["1 next to train/: cover.png; 2 in sketches/, next to train/: sketches/0.png, sketches/1.png"],
     ),
     "in one folder": ([f"deep/inside/{name}" for name in SPLITS], 20, 20, "cat dog", []),
-    "one stray": ([*CLASSES, "overview.png"], 18, 2, "cat dog", ["1 beside the folders of classes: overview.png"]),
+    "one stray": ([*CLASSES, "overview.png"], 18, 2, "cat dog", ["1 next to the class folders: overview.png"]),
     "one stray in a split": (
         [*SPLITS, "train/overview.png"],
         20,
         20,
         "cat dog",
-        ["1 beside the folders of classes: train/overview.png"],
+        ["1 next to the class folders: train/overview.png"],
     ),
     "many beside folders": (
         CLASSES + [f"{number}.png" for number in TEN],
         30,
         0,
         "",
-        ["10 of 30 images lie beside the folders of .*, which are no classes"],
+        ["10 of 30 images lie next to the folders of .*, so the folders are not classes"],
     ),
     "no folders": ([f"{number}.png" for number in TEN], 10, 0, "", []),
     "one class": (names_of("train/cat", "test/cat"), 10, 0, "", ["are of one class, cat: nothing can be evaluated"]),
@@ -137,7 +149,7 @@ LAYOUTS = {
         [
             r"4 of another format \(\.heic\): fox/0\.HEIC",
             r"1 of another format \(\.txt\): cat/labels\.txt",
-            r"1 of another format \(no ending\): LICENSE",
+            r"1 of another format \(no suffix\): LICENSE",
             "1 folders without an image: fox/",
         ],
     ),
@@ -172,8 +184,8 @@ def test_layouts(tmp_path, png, caplog, layout, pack):
     for text in said:
         assert any(re.search(text, record.getMessage()) for record in caplog.records), caplog.text
     assert bool(caplog.records) == bool(said)
-    # Everything is used or counted, so that nothing disappears without a word.
-    assert len([record for record in caplog.records if "Left out" in record.getMessage()]) <= 1
+    # A single warning counts everything that is skipped.
+    assert len([record for record in caplog.records if "Skipped in" in record.getMessage()]) <= 1
 
 
 @pytest.mark.parametrize("pack", [as_folder, as_archive])
@@ -191,32 +203,32 @@ def test_unlabeled_images_are_trained_on_without_labels(tmp_path, png, caplog, p
     [
         (names_of("test/cat", "test/dog"), "has test/ only"),
         (names_of("test/cat", "val/cat"), "has test/, val/ only"),
-        (names_of("train/cat", "training/cat", "test/cat"), "must be one folder.*train/ and training/ in"),
+        (names_of("train/cat", "training/cat", "test/cat"), "must be in one folder.*train/ and training/ in"),
         (names_of("train/cat", "train/dog", "test/cat", "test/fox"), r"same classes.*\(cat, dog\) in train/"),
-        (names_of("cat", suffix="heic"), r"holds none, but 10 of another format \(\.heic\): cat/0\.heic"),
-        (["cat/"], "holds none"),
+        (names_of("cat", suffix="heic"), r"has none, but 10 of another format \(\.heic\): cat/0\.heic"),
+        (["cat/"], "has none"),
     ],
 )
-def test_layouts_that_are_refused(tmp_path, png, files, message, pack):
+def test_rejected_layouts(tmp_path, png, files, message, pack):
     with pytest.raises(ValueError, match=message):
         data.load(pack(tmp_path, files, png), 8)
 
 
-def test_every_image_counts_what_it_leaves_out_too(tmp_path, png, caplog):
+def test_every_image_counts_skipped_files(tmp_path, png, caplog):
     path = as_folder(tmp_path, [*CLASSES, "cat/1.heic"], png)
     with caplog.at_level("WARNING", "absl"):
         assert len(data.every_image(path, 8)) == 20
-    assert "Left out" in caplog.text and "1.heic" in caplog.text
+    assert "Skipped in" in caplog.text and "1.heic" in caplog.text
 
 
-def test_many_kinds_of_other_files_make_a_short_message(tmp_path, png, caplog):
+def test_many_other_formats_make_a_short_message(tmp_path, png, caplog):
     path = as_folder(tmp_path, CLASSES + [f"cat/{number}.x{number}" for number in range(50)], png)
     with caplog.at_level("WARNING", "absl"):
         data.load(path, 8)
     assert "42 others" in caplog.text and len(caplog.text) < 800
 
 
-def test_links_in_circles_pipes_and_sockets_are_left_out_at_once(tmp_path, png, caplog):
+def test_cyclic_links_pipes_and_sockets_are_skipped_immediately(tmp_path, png, caplog):
     path = as_folder(tmp_path, CLASSES, png)
     for name, target in {
         "again": ".",
@@ -264,7 +276,7 @@ def test_links_among_many_folders_do_not_multiply(tmp_path, png):
 )
 @pytest.mark.parametrize("suffix", ["", ".zip", ".npz"])
 @pytest.mark.parametrize("entrance", [data.load, data.every_image])
-def test_a_path_that_is_no_file_is_refused_at_once(tmp_path, make, suffix, entrance):
+def test_pipes_and_devices_are_rejected_immediately(tmp_path, make, suffix, entrance):
     make(tmp_path / f"photos{suffix}")
     with pytest.raises(ValueError, match=r"folder, a \.zip or a \.npz file. Received: .*photos"):
         entrance(tmp_path / f"photos{suffix}", 8)
@@ -299,7 +311,7 @@ def packed(path, png, *names, **options):
     with zipfile.ZipFile(path / "a.zip", "w") as archive:
         for name in names:
             entry = zipfile.ZipInfo("x")
-            # As the archive shall have it: the constructor would correct it.
+            # Set afterwards, because the constructor would normalize it.
             entry.filename = name
             for option, value in options.items():
                 setattr(entry, option, value)
@@ -318,7 +330,7 @@ def packed(path, png, *names, **options):
     ],
 )
 @pytest.mark.parametrize("memory_limit", [0, 2**20])
-def test_archives_of_every_tool_have_the_same_splits_and_classes(tmp_path, png, write, memory_limit):
+def test_archives_from_every_tool_have_the_same_splits_and_classes(tmp_path, png, write, memory_limit):
     names = names_of("train/café", "train/dog", "test/café", "test/dog", count=3)
     path = packed(tmp_path, png, *map(write, names), "", ".", "./")
     train, test = data.load(path, 8, memory_limit=memory_limit)
@@ -327,7 +339,7 @@ def test_archives_of_every_tool_have_the_same_splits_and_classes(tmp_path, png, 
     np.testing.assert_array_equal(train.read([5])[0, 4, 4], (200, 40, 90))
 
 
-def test_crops_from_an_archive_of_windows(tmp_path, png):
+def test_crops_from_an_archive_from_windows(tmp_path, png):
     path = packed(tmp_path, png, "photos\\1.png", "photos\\2.png")
     crops = data.every_image(path, 8).crop_pairs(2, kb.augmentations.RandomResizedCrop(8, 8))
     np.testing.assert_array_equal(next(iter(crops.epoch(0)))[0][0][:, 4, 4], [(200, 40, 90)] * 2)
@@ -335,22 +347,22 @@ def test_crops_from_an_archive_of_windows(tmp_path, png):
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("other", ["a/1.png", "a\\1.png", "./a/1.png", "a//1.png", "a/./1.png"])
-def test_two_entries_of_one_name_are_refused(tmp_path, png, other):
-    with pytest.raises(ValueError, match=r"its own name. Received: 'a/1\.png' and .*Pack the archive anew"):
+def test_two_entries_of_one_name_are_rejected(tmp_path, png, other):
+    with pytest.raises(ValueError, match=r"its own name. Received: 'a/1\.png' and .*Create the archive again"):
         data.load(packed(tmp_path, png, "a/1.png", "a/2.png", other), 8)
 
 
-def test_entries_with_accents_together_and_apart_are_one_name(tmp_path, png):
+def test_composed_and_decomposed_accents_are_one_name(tmp_path, png):
     with pytest.raises(ValueError, match="its own name"):
         data.load(packed(tmp_path, png, "caf\u00e9.png", "cafe\u0301.png"), 8)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_entries_that_are_no_images_may_have_one_name(tmp_path, png):
+def test_other_entries_may_share_a_name(tmp_path, png):
     assert len(data.load(packed(tmp_path, png, "a.txt", "a.txt", "1.png", "12:30:05.png"), 8)[0]) == 2
 
 
-def test_links_in_archives_are_left_out(tmp_path, png, caplog):
+def test_links_in_archives_are_skipped(tmp_path, png, caplog):
     path = packed(tmp_path, b"../elsewhere.png", "link.png", external_attr=0o120777 << 16)
     with zipfile.ZipFile(path, "a") as archive:
         for number in range(3):
@@ -360,11 +372,11 @@ def test_links_in_archives_are_left_out(tmp_path, png, caplog):
     assert "1 entries that are links, or have no name: link.png" in caplog.text
 
 
-def test_encrypted_images_are_refused_and_encrypted_notes_are_left_out(tmp_path, png):
+def test_encrypted_images_are_rejected_and_other_encrypted_files_are_skipped(tmp_path, png):
     for name, refused in (("a.png", True), ("a.txt", False)):
         path = packed(tmp_path, png, "1.png", "2.png", name)
         content = bytearray(path.read_bytes())
-        # The flag of the last entry in the list at the end.
+        # The flag of the last entry in the central directory.
         place = content.rindex(b"PK\x01\x02")
         content[place + 8] |= 1
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Encoders of every kind that users bring: they train and are exported, or are refused with a remedy."""
+"""Encoders of every kind of Keras model: they train and are exported, or are rejected with a remedy."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ FLOATS = IMAGES.astype("float32")
 
 
 class Subclassed(keras.Model):
-    """Convolution and pooling; `of` says what goes in and what comes out."""
+    """Convolution and pooling; `of` selects the form of inputs and outputs."""
 
     def __init__(self, of="features", **options):
         super().__init__(**options)
@@ -68,8 +68,8 @@ ACCEPTED = {
     "backbone with standardization": lambda: kb.encoders.with_standardization(called(Subclassed())),
     "free sizes": lambda: kb.encoders.resnet((1,), input_shape=(None, None, 3), stem="imagenet", width=8),
 }
-# Each with what the error says that it received; the code of its remedy makes an encoder of it.
-REFUSED = {
+# For each model, the "Received" of the error. The code in the remedy turns the model into an encoder.
+REJECTED = {
     "subclassed, not called": (Subclassed, "built=False"),
     "Sequential, not called": (sequential, "built=False"),
     "layer": (layers.GlobalAveragePooling2D, "GlobalAveragePooling2D name="),
@@ -117,24 +117,24 @@ def test_an_encoder_of_any_kind_trains_and_is_exported(kind, tmp_path):
     expected = model.predict(IMAGES, verbose=0)
     assert expected.shape == (8, 8) and model.compute_output_shape((None, 16, 16, 3)) == (None, 8)
     assert model.project(IMAGES).shape == (8, 8)
-    # The weights are those of what was passed.
+    # The encoder shares its weights with the original model.
     images = [FLOATS] if kind == "one input in a list" else FLOATS
     np.testing.assert_allclose(encoder(images), expected, rtol=1e-4, atol=1e-5)
     features = kb.load_encoder(kb.export.save_encoder(encoder, tmp_path)).predict(IMAGES, verbose=0)
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", REFUSED)
-def test_another_model_is_refused_with_a_remedy_that_works(kind, tmp_path):
-    make, received = REFUSED[kind]
-    # Input names are checked by Keras, too, with warnings.
+@pytest.mark.parametrize("kind", REJECTED)
+def test_other_models_are_rejected_with_a_remedy_that_works(kind, tmp_path):
+    make, received = REJECTED[kind]
+    # Keras also checks input names, with warnings.
     encoder = make()
-    with pytest.raises(ValueError, match=received) as refused:
+    with pytest.raises(ValueError, match=received) as error:
         kb.BarlowTwins(encoder, kb.Projector((8,)))
     with pytest.raises(ValueError, match=received):
         kb.export.save_encoder(encoder, tmp_path / "export")
     assert not list(tmp_path.iterdir())
-    code = "images = " + str(refused.value).split("images = ")[1]
+    code = "images = " + str(error.value).split("images = ")[1]
     names = {"keras": keras, "encoder": encoder, "other": ops.zeros((1, 8))}
     exec(code, names)
     size = names["images"].shape[1:]
@@ -143,7 +143,7 @@ def test_another_model_is_refused_with_a_remedy_that_works(kind, tmp_path):
     assert model.predict(np.ones((2, *size), "uint8"), verbose=0).shape == (2, encoder.output_shape[1])
 
 
-def test_a_number_of_features_that_is_unknown_is_refused():
+def test_an_unknown_number_of_features_is_rejected():
     images = keras.Input((None, None, 3))
     with pytest.raises(ValueError, match=r"known number of features.*\(None, None, None, 3\)"):
         kb.BarlowTwins(keras.Model(images, layers.Flatten()(images)), kb.Projector((8,)))
@@ -204,7 +204,7 @@ class Single(Mirrored):
         return super().call(images)[0]
 
 
-def test_views_of_the_users_own():
+def test_custom_views():
     expected = None
     for views in (Mirrored(), Stepped(), Everything()):
         keras.utils.set_random_seed(0)
@@ -260,7 +260,7 @@ def test_pure_policies_train(policy, accumulation_steps, tmp_path):
     np.testing.assert_allclose(kb.load_encoder(path).predict(IMAGES, verbose=0), features, rtol=0.05, atol=0.05)
 
 
-def test_channels_first_is_refused_before_anything_is_built():
+def test_channels_first_is_rejected_before_building():
     encoder = functional()
     try:
         keras.config.set_image_data_format("channels_first")
@@ -305,13 +305,13 @@ def test_every_number_of_channels_has_a_mean_or_asks_for_one(channels):
 
 
 @pytest.mark.parametrize("deviation", [0.0, -1.0, float("nan")])
-def test_a_deviation_that_is_not_positive_is_refused(deviation):
+def test_a_deviation_must_be_positive(deviation):
     with pytest.raises(ValueError, match="must be positive"):
         kb.layers.Standardize(0.5, deviation)
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 16, None), (None, 16, 16, 3)])
-def test_input_shapes_that_are_none(shape):
+def test_invalid_input_shapes_are_rejected(shape):
     with pytest.raises(ValueError, match=r"`input_shape` must be \(height, width, channels\)"):
         kb.encoders.resnet((1,), input_shape=shape)
 

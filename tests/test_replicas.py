@@ -124,5 +124,5 @@ def test_uneven_rows_are_refused_where_batch_normalisation_is_not_synchronised(s
         model = training.model("batch_norm", "auto", 1)
         layers.synchronize_batch_norm(model, synchronized=False)
     data = tf.data.Dataset.from_tensors((training.pairs(10),)).unbatch().batch(10)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="not synchronized needs as many images"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not synchronized needs the same number of images"):
         model.fit(data, verbose=0)

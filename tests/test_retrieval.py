@@ -1,4 +1,4 @@
-"""Features of files: written, resumed, searched; and the examples that do it."""
+"""Feature extraction, resumption, search and duplicates, and their examples."""
 
 import os
 import pathlib
@@ -43,7 +43,7 @@ def encoder():
 
 
 def expected_features(encoder, photos, names):
-    """By PIL: the short side to 80, the centre of 70."""
+    """Computed with PIL: short side resized to 80, center crop of 70."""
     images = []
     for name in names:
         image = Image.open(photos / name)
@@ -56,7 +56,7 @@ def expected_features(encoder, photos, names):
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
-def test_features_have_their_names(suffix, packed, encoder, photos, tmp_path, monkeypatch):
+def test_features_match_their_names(suffix, packed, encoder, photos, tmp_path, monkeypatch):
     if suffix == ".parquet":
         pytest.importorskip("pyarrow")
     monkeypatch.setattr(retrieval.extraction, "_PART", 5)
@@ -76,7 +76,7 @@ def test_features_have_their_names(suffix, packed, encoder, photos, tmp_path, mo
     assert sorted(file.name for file in tmp_path.iterdir() if "features" in file.name) == [f"features{suffix}"]
 
 
-def test_a_stopped_extraction_goes_on_with_the_same_result(encoder, photos, tmp_path, monkeypatch):
+def test_an_interrupted_extraction_resumes_with_the_same_result(encoder, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(retrieval.extraction, "_PART", 4)
     images = kb.data.every_image(photos, image_size=80)
     whole = retrieval.load(retrieval.extract(encoder, images, tmp_path / "whole.npz", verbose=0))
@@ -94,19 +94,21 @@ def test_a_stopped_extraction_goes_on_with_the_same_result(encoder, photos, tmp_
     assert not (tmp_path / "features.npz").exists()
     keras.utils.set_random_seed(5)
     other = kb.encoders.resnet((1, 1), input_shape=(70, 70, 3), stem="small", width=8)
-    with pytest.raises(ValueError, match=r"another encoder, are in .*features.npz.parts"):
+    with pytest.raises(ValueError, match=r"another encoder, in .*features.npz.parts"):
         retrieval.extract(other, images, tmp_path / "features.npz", verbose=0)
-    with pytest.raises(ValueError, match="Parts of other images"):
+    with pytest.raises(ValueError, match="parts of other images"):
         retrieval.extract(encoder, images.take(np.arange(5)), tmp_path / "features.npz", verbose=0)
+    # A part that a killed run has left.
+    (tmp_path / "features.npz.parts" / "000000008-0.npy.unfinished").write_bytes(b"half")
     retrieval.extract(encoder, images, tmp_path / "features.npz", verbose=0)
-    assert calls == [4, 4, 4, 4]
+    assert calls == [4, 4, 4, 4] and not (tmp_path / "features.npz.parts").exists()
     np.testing.assert_array_equal(retrieval.load(tmp_path / "features.npz").features, whole.features)
 
 
-def test_duplicates_are_those_of_every_pair():
+def test_duplicates_match_a_comparison_of_all_pairs():
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(1500, 6)).astype("float32")
-    features = np.concatenate([centres, centres[:40] * 1.001, centres[:10] * 0.999])
+    centers = rng.normal(size=(1500, 6)).astype("float32")
+    features = np.concatenate([centers, centers[:40] * 1.001, centers[:10] * 0.999])
     groups = retrieval.duplicates(features, threshold=0.9999)
     assert [len(group) for group in groups[:11]] == [3] * 10 + [2]
     mean = features - features.mean(axis=0)
@@ -114,12 +116,12 @@ def test_duplicates_are_those_of_every_pair():
     pairs = {(one, other) for one, other in np.argwhere(unit @ unit.T >= 0.9999) if one < other}
     assert {(one, other) for group in groups for one in group for other in group if one < other} >= pairs
     assert len(set(np.concatenate(groups))) == sum(map(len, groups)) == len({row for pair in pairs for row in pair})
-    assert retrieval.duplicates(centres[:5], 1.0) == []
+    assert retrieval.duplicates(centers[:5], 1.0) == []
     with pytest.raises(ValueError, match="`threshold` must be in"):
         retrieval.duplicates(features, 0)
 
 
-def test_bad_input(encoder, photos, tmp_path):
+def test_invalid_arguments_are_rejected(encoder, photos, tmp_path):
     images = kb.data.every_image(photos, image_size=80)
     with pytest.raises(ValueError, match=r"end with one of .npz, .parquet. Received: .*features.csv"):
         retrieval.extract(encoder, images, tmp_path / "features.csv")
@@ -144,7 +146,7 @@ def test_the_examples(encoder, photos, tmp_path):
     flags = [f"--encoder={tmp_path / 'encoder.keras'}", f"--data_dir={photos}"]
     done = run("extract_features.py", *flags, f"--output={features}")
     assert done.returncode == 0, done.stderr
-    assert "12 images, 16 features each" in done.stdout and " a second" in done.stdout
+    assert "12 images, 16 features each" in done.stdout and " per second" in done.stdout
     search = [f"--features={features}", *flags, f"--output={picture}"]
     done = run("search.py", *search, f"--query={photos / 'copy.jpg'}", "--k=3")
     assert done.returncode == 0, done.stderr
@@ -161,7 +163,7 @@ def test_the_examples(encoder, photos, tmp_path):
 
 
 @pytest.mark.full
-def test_bad_flags_of_the_examples(encoder, photos, tmp_path):
+def test_invalid_flags_of_the_examples_are_rejected(encoder, photos, tmp_path):
     encoder.save(tmp_path / "encoder.keras")
     retrieval.extract(encoder, kb.data.every_image(photos, 80), tmp_path / "features.npz", verbose=0)
     flags = [f"--encoder={tmp_path / 'encoder.keras'}", f"--data_dir={photos}"]
@@ -203,7 +205,7 @@ def interrupted(encoder, images, path, monkeypatch):
 
 
 def saved_twice(encoder, tmp_path):
-    """SavedModels of two encoders that differ in one weight, and one whose features differ by a constant only."""
+    """Loads SavedModels of two encoders whose first kernels differ by a constant."""
     other = keras.models.clone_model(encoder)
     weights = encoder.get_weights()
     weights[0] = weights[0] + 1e-3
@@ -213,7 +215,7 @@ def saved_twice(encoder, tmp_path):
     return [kb.export.load_encoder(tmp_path / name) for name in ("one", "other")]
 
 
-def test_features_of_two_saved_models_do_not_end_up_in_one_file(encoder, photos, tmp_path, monkeypatch):
+def test_features_of_two_saved_models_are_not_mixed(encoder, photos, tmp_path, monkeypatch):
     one, other = saved_twice(encoder, tmp_path)
     assert one.get_weights() == other.get_weights() == []
     images = kb.data.every_image(photos, image_size=80)
@@ -221,29 +223,29 @@ def test_features_of_two_saved_models_do_not_end_up_in_one_file(encoder, photos,
     with pytest.raises(ValueError, match="or of another encoder"):
         retrieval.extract(other, images, tmp_path / "features.npz", verbose=0)
     found = retrieval.load(retrieval.extract(one, images, tmp_path / "features.npz", verbose=0))
-    # The same weights in Keras are the same encoder.
+    # Keras layers with the same weights are the same encoder.
     retrieval.check_encoder(found, one)
     retrieval.check_encoder(found, encoder)
     retrieval.check_encoder(found, kb.BarlowTwins(encoder, kb.Projector((4,)), views=None))
     retrieval.check_encoder(found._replace(encoder=None), other)
-    with pytest.raises(ValueError, match="Queries must be of the encoder that the features are of"):
+    with pytest.raises(ValueError, match="Queries must come from the encoder that extracted the features"):
         retrieval.check_encoder(found, other)
 
 
-def test_encoders_of_equal_weights_that_standardize_otherwise_are_told_apart():
+def test_encoders_with_equal_weights_and_another_standardization_differ():
     settings = {"input_shape": (16, 16, 3), "stem": "small", "width": 4}
     one, other = kb.encoders.resnet((1,), **settings), kb.encoders.resnet((1,), mean=(0.1, 0.1, 0.1), **settings)
     other.set_weights(one.get_weights())
     first, second = (retrieval.fingerprints.of_encoder(each) for each in (one, other))
     assert first["weights"] == second["weights"]
     assert not retrieval.fingerprints.same_encoder(first, second)
-    # Another machine rounds otherwise.
+    # Another machine may round differently.
     close = {**first, "features": [1.001 * value for value in first["features"]]}
     assert retrieval.fingerprints.same_encoder(first, close)
 
 
 @pytest.mark.parametrize("how", ["content", "same size and time", "archive"])
-def test_images_that_changed_are_extracted_again(how, encoder, photos, tmp_path, monkeypatch):
+def test_changed_images_are_extracted_again(how, encoder, photos, tmp_path, monkeypatch):
     copy = shutil.copytree(photos, tmp_path / "photos")
     source = copy
     if how == "archive":
@@ -254,7 +256,7 @@ def test_images_that_changed_are_extracted_again(how, encoder, photos, tmp_path,
     before = changed.stat()
     Image.new("RGB", (90, 110), "red").save(changed)
     if how == "same size and time":
-        # What follows a picture is not read.
+        # Bytes after the image data are not decoded.
         changed.write_bytes(changed.read_bytes().ljust(before.st_size, b"\0"))
         os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert changed.stat().st_size == before.st_size and changed.stat().st_mtime_ns == before.st_mtime_ns
@@ -275,13 +277,13 @@ def test_copies_of_one_picture_are_found(copies, noise):
     for threshold in (0.5, 0.98, 1.0):
         groups = retrieval.duplicates(rows.astype("float32"), threshold)
         assert [group.tolist() for group in groups] == [list(range(copies))]
-    # Beside other pictures, too, and rows of zeros are copies of each other.
+    # Also among other pictures; rows of zeros are copies of each other.
     others = rng.normal(size=(30, 64))
     groups = retrieval.duplicates(np.concatenate([others, rows, np.zeros((2, 64))]).astype("float32"), 0.9999)
     assert [group.tolist() for group in groups] == [list(range(30, 30 + copies)), [30 + copies, 31 + copies]]
 
 
-def test_a_chain_of_alike_pictures_is_one_group_and_large_clusters_take_no_time(monkeypatch):
+def test_a_chain_of_similar_pictures_is_one_group_and_large_clusters_are_fast(monkeypatch):
     angles = np.deg2rad(np.arange(0, 180, 2.0))
     chain = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     order = np.random.default_rng(0).permutation(90)
@@ -289,7 +291,7 @@ def test_a_chain_of_alike_pictures_is_one_group_and_large_clusters_take_no_time(
     for portions in ((1024, 4096), (7, 13)):
         monkeypatch.setattr(retrieval.similarity, "_ROWS", portions[0])
         monkeypatch.setattr(retrieval.similarity, "_COLUMNS", portions[1])
-        # The mean of the two half circles is nothing; between them a step is as small as within.
+        # The mean of the two half circles is zero, and the step between them is as small as within them.
         assert [len(group) for group in retrieval.duplicates(rows, 0.999)] == [180]
         assert retrieval.duplicates(rows, 0.9999) == []
     monkeypatch.undo()
@@ -298,17 +300,17 @@ def test_a_chain_of_alike_pictures_is_one_group_and_large_clusters_take_no_time(
     rows[::2] = rows[0] + 1e-4 * rng.normal(size=(3000, 16))
     began = time.process_time()
     groups = retrieval.duplicates(rows)
-    # 9 million pairs: one by one in Python they take 10 seconds.
+    # 9 million pairs would take 10 seconds in a Python loop.
     assert time.process_time() - began < 5
     assert groups[0].tolist() == list(range(0, 6000, 2))
 
 
-def test_other_files_are_named(encoder, photos, tmp_path):
+def test_other_files_are_rejected_by_name(encoder, photos, tmp_path):
     features = np.zeros((2, 3), "float32")
     np.save(tmp_path / "features.npy", features)
     with pytest.raises(ValueError, match=r"features.npy, an array without names. Save both with np.savez"):
         retrieval.load(tmp_path / "features.npy")
-    # The remedy.
+    # Apply the remedy.
     np.savez(tmp_path / "features.npz", names=["a", "b"], features=features)
     assert retrieval.load(tmp_path / "features.npz").names.tolist() == ["a", "b"]
     assert retrieval.load(tmp_path / "features.npz").encoder is None
@@ -329,7 +331,7 @@ def test_other_files_are_named(encoder, photos, tmp_path):
             retrieval.load(tmp_path / "wrong.npz")
 
 
-def test_parquet_files_of_others(tmp_path):
+def test_parquet_files_from_other_programs(tmp_path):
     arrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet
 
@@ -353,7 +355,7 @@ def test_parquet_files_of_others(tmp_path):
         retrieval.load(path)
 
 
-def test_names_of_any_bytes_are_kept_or_refused(encoder, photos, tmp_path):
+def test_names_of_any_bytes_are_kept_or_rejected(encoder, photos, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     names = [b"caf\xe9.jpg", "caf\u00e9.jpg".encode(), b"two\nlines.jpg"]
@@ -368,7 +370,7 @@ def test_names_of_any_bytes_are_kept_or_refused(encoder, photos, tmp_path):
     assert not list(tmp_path.glob("*.parts"))
 
 
-def test_what_cannot_be_extracted_is_refused_at_once(encoder, photos, tmp_path):
+def test_invalid_extractions_are_rejected_immediately(encoder, photos, tmp_path):
     images = kb.data.every_image(photos, image_size=80)
     deep = kb.encoders.resnet((1,), input_shape=(16, 16, 4), mean=[0.5] * 4, deviation=[0.5] * 4, stem="small", width=4)
     maps = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(2, 3)])
@@ -377,7 +379,7 @@ def test_what_cannot_be_extracted_is_refused_at_once(encoder, photos, tmp_path):
     broken.set_weights([np.full_like(weight, np.nan) for weight in encoder.get_weights()])
     for model, source, name, message in (
         (encoder, kb.data.every_image(photos, image_size=64), "a.npz", "takes images of 70 x 70 x 3. Received: .*64"),
-        (encoder, images.take(np.arange(0)), "a.npz", "There must be image files. Received: none"),
+        (encoder, images.take(np.arange(0)), "a.npz", "must contain image files. Received: none"),
         (encoder, kb.data.ArrayImages(np.zeros((2, 80, 80, 3), "uint8")), "a.npz", "Received: ArrayImages"),
         (deep, images, "a.npz", "to features"),
         (maps, images, "a.npz", "End it with GlobalAveragePooling2D"),

@@ -124,27 +124,27 @@ class TestWhatIsUsed:
 
 
 REFUSED = {
-    "sample_weight": (images, {"sample_weight": np.zeros(ROWS)}, r"every image counts alike.*sample_weight"),
-    "class_weight": (images, {"y": LABELS, "class_weight": {0: 0.0}}, r"every image counts alike.*class_weight"),
+    "sample_weight": (images, {"sample_weight": np.zeros(ROWS)}, r"all images have equal weight.*sample_weight"),
+    "class_weight": (images, {"y": LABELS, "class_weight": {0: 0.0}}, r"all images have equal weight.*class_weight"),
     "class_weight of Batches": (
         lambda: collection().batches(8),
         {"class_weight": {0: 1.0}},
-        "every image counts alike",
+        "all images have equal weight",
     ),
     "sample weights in the data": (lambda: slices((images(), LABELS, LABELS)), {}, r"sample weights in the data.*map"),
     "validation sample weights": (images, {"validation_data": (images(), LABELS, LABELS)}, "with sample weights"),
     "batch_size of Batches": (
         lambda: collection().batches(8),
         {"batch_size": 4},
-        r"own `batch_size`, 8.*Received",
+        r"`batch_size` of these Batches is 8.*Received",
     ),
-    "batch_size of a dataset": (lambda: slices(images()), {"batch_size": 4}, r"has batches already.*dataset.batch"),
+    "batch_size of a dataset": (lambda: slices(images()), {"batch_size": 4}, r"is already batched.*dataset.batch"),
     "steps_per_epoch of Batches": (
         lambda: collection().batches(8),
         {"steps_per_epoch": 1},
-        r"`steps_per_epoch`, 2",
+        r"`steps_per_epoch` of these Batches is 2",
     ),
-    "shuffle of Batches": (lambda: collection().batches(8), {"shuffle": False}, r"shuffled by their seed"),
+    "shuffle of Batches": (lambda: collection().batches(8), {"shuffle": False}, r"shuffled with their own seed"),
     "validation_split of Batches": (lambda: collection().batches(8), {"validation_split": 0.5}, "cannot be split"),
     "validation_split of images": (collection, {"validation_split": 0.5}, "own test split"),
     "one validation image": (images, {"validation_data": (images(1),)}, "A batch of 1 image"),
@@ -160,7 +160,7 @@ REFUSED = {
     "bool": (lambda: images() > 9, {}, r"of dtype bool. Use images.astype"),
     "uint16": (lambda: images(dtype="uint16"), {}, r"of dtype uint16. Use \(images / 257\)"),
     "text": (lambda: np.full((ROWS, SIZE, SIZE, 3), "a"), {}, "Images must be uint8, or floats"),
-    "a dictionary without images": (lambda: slices({"picture": images()}), {}, r"under \"image\".*'picture'.*map"),
+    "a dictionary without images": (lambda: slices({"picture": images()}), {}, r"the key \"image\".*'picture'.*map"),
     "unknown rank": (lambda: slices(images()).map(lambda x: _forget(x, None)), {}, r"unknown.*tf.ensure_shape"),
     "unknown channels": (
         lambda: slices(images()).map(lambda x: _forget(x, (None, SIZE, SIZE, None))),
@@ -198,12 +198,12 @@ def test_remedies_that_errors_name():
 
 
 def test_shuffled_batches_are_not_predicted():
-    with pytest.raises(ValueError, match=r"a row for each image in order.*predict\(images\)"):
+    with pytest.raises(ValueError, match=r"returns one row per image, in order.*predict\(images\)"):
         build().predict(collection().batches(8))
 
 
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
 def test_views_of_another_size_than_the_encoder_takes(accumulation_steps):
     model = new_model(kb.views.barlow_twins(6, seed=0), accumulation_steps=accumulation_steps)
-    with pytest.raises(ValueError, match=r"\(8, 8, 3\)\. Received: views of the shape \(6, 6, 3\).*image_size=8"):
+    with pytest.raises(ValueError, match=r"\(8, 8, 3\)\. Received: views of shape \(6, 6, 3\).*image_size=8"):
         model.fit(images(), batch_size=8, verbose=0)

@@ -17,16 +17,16 @@ def test_the_paper_in_numbers():
     assert [type(layer).__name__ for layer in layers_a] == names
     assert [type(layer).__name__ for layer in layers_b] == [*names, "RandomSolarization"]
     for layers, blur in ((layers_a, 1.0), (layers_b, 0.1)):
-        crop, flip, jitter, grey, gaussian = layers[:5]
+        crop, flip, jitter, gray, gaussian = layers[:5]
         assert (crop.scale, crop.ratio) == ((0.08, 1.0), (3 / 4, 4 / 3))
-        assert (flip.probability, jitter.probability, grey.probability) == (0.5, 0.8, 0.2)
+        assert (flip.probability, jitter.probability, gray.probability) == (0.5, 0.8, 0.2)
         assert (jitter.brightness, jitter.contrast, jitter.saturation) == ((0.6, 1.4), (0.6, 1.4), (0.8, 1.2))
         assert jitter.hue == (-0.1, 0.1)
         assert (gaussian.sigma, gaussian.probability) == ((0.1, 2.0), blur)
     assert (layers_b[5].threshold, layers_b[5].probability) == (128, 0.2)
 
 
-def test_views_depend_on_seed_step_and_view_and_on_nothing_else():
+def test_views_depend_only_on_seed_step_and_view():
     images = np.repeat(photos(1), 8, axis=0)
     view_a, view_b = policy()(images, step=4)
     again_a, again_b = policy()(images, step=4)
@@ -37,7 +37,7 @@ def test_views_depend_on_seed_step_and_view_and_on_nothing_else():
         assert np.abs(np.asarray(view_a) - other).mean(axis=(1, 2, 3)).min() > 0.5
 
 
-def test_without_a_step_each_call_draws_anew():
+def test_without_a_step_each_call_draws_new_views():
     layer, images = policy(), photos()
     first, second = layer(images)[0], layer(images)[0]
     assert np.abs(np.asarray(first) - second).max() > 1
@@ -54,7 +54,7 @@ def test_eager_traced_compiled_and_tf_data_agree():
         next(iter(dataset)),
     ):
         for got, expected in zip(other, eager, strict=True):
-            # Solarisation jumps at its threshold, so a rounding there may move one pixel by much.
+            # Solarization is discontinuous at its threshold, so rounding may change a pixel by a large amount.
             assert np.mean(np.abs(np.asarray(got) - expected) > 0.01) < 1e-3
 
 
@@ -66,7 +66,7 @@ def test_one_image_and_inference():
     assert policy().compute_output_shape(images.shape) == ((6, 24, 24, 3),) * 2
 
 
-def test_foreign_layers_are_called_as_they_are():
+def test_foreign_layers_are_called_directly():
     foreign = keras.layers.RandomContrast(0.5, value_range=(0, 255), seed=1)
     layer = views.Views([foreign], [augmentations.RandomFlip(1.0)], seed=0)
     images = photos()
@@ -89,7 +89,7 @@ def test_a_pair_of_crops_becomes_view_a_and_view_b():
         layer((*crops, crops[0]))
 
 
-def test_what_is_done_to_an_image_is_independent_between_transforms_views_and_steps():
+def test_random_numbers_are_independent_between_transforms_views_and_steps():
     layer = views.barlow_twins(24, blur=(0.5, 0.5), solarization=(0.5, 0.5), grayscale=0.5, jitter_probability=0.5)
     choices = []
     for step in range(2):
@@ -122,14 +122,14 @@ def test_simclr_cifar_and_multi_channel():
 
 
 @pytest.mark.parametrize("name", views.policies.TRANSFORMS)
-def test_each_transform_can_be_left_out_by_name(name):
+def test_each_transform_can_be_omitted_by_name(name):
     whole = [type(layer) for layer in policy().layers_b]
     index = views.policies.TRANSFORMS.index(name)
     layers = views.barlow_twins(24, without=name).layers_b
     assert [type(layer) for layer in layers] == whole[:index] + whole[index + 1 :]
 
 
-def test_an_unknown_name_is_refused():
+def test_an_unknown_name_is_rejected():
     with pytest.raises(ValueError, match=r"`without` takes names of transforms: crop, .*Received: 'color'"):
         views.barlow_twins(24, without=("color", "blur"))
 
@@ -140,7 +140,7 @@ def test_config_round_trip():
     np.testing.assert_array_equal(again(photos(), step=1)[1], layer(photos(), step=1)[1])
 
 
-def test_wrong_rank_is_refused():
+def test_wrong_rank_is_rejected():
     with pytest.raises(ValueError, match=r"\(batch, height, width, channels\).*Received"):
         policy()(np.zeros((4, 4)))
 
@@ -158,7 +158,7 @@ def test_replicas_slice_their_rows_of_one_table(strategy, rows):
     np.testing.assert_array_equal(tf.concat(parts, axis=0), randomness.uniform_table(key, rows, 3))
 
 
-def test_table_is_uniform_compiled_or_not_and_its_first_rows_stay():
+def test_the_table_is_uniform_and_its_first_rows_do_not_depend_on_its_size():
     def draw(rows, jit_compile=False):
         key = randomness.view_key(9, 10, 1)
         return tf.function(lambda: randomness.uniform_table(key, rows, 7), jit_compile=jit_compile)().numpy()

@@ -1,4 +1,4 @@
-"""Files of weights that are damaged or made to do harm, and sound ones of all kinds, against PyTorch."""
+"""Reading of damaged and malicious weights files, and of valid files of all kinds, compared with PyTorch."""
 
 import collections
 import io
@@ -27,18 +27,18 @@ MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle
 
 @pytest.fixture(autouse=True)
 def _fresh_keras():
-    """Replaces the one of all tests, which takes longer than these: no Keras is in them."""
+    """Replaces the fixture of all tests, which is slower than these tests and not needed without Keras."""
 
 
 class Numbers:
-    """A storage as a pickle declares it."""
+    """A storage declared in a pickle."""
 
     def __init__(self, key="0", count=12, kind=torch.FloatStorage, more=()):
         self.identity = ("storage", kind, key, "cpu", count, *more)
 
 
 class View:
-    """A tensor as a pickle declares it, with any storage, offset, shape and strides."""
+    """A tensor declared in a pickle, with any storage, offset, shape and strides."""
 
     def __init__(self, shape=(12,), strides=(1,), offset=0, numbers=None):
         self.arguments = (numbers or Numbers(), offset, shape, strides, False, collections.OrderedDict())
@@ -74,8 +74,8 @@ def write_legacy(path, pickled, data=None):
 WRITERS = {"zip": write_zip, "legacy": write_legacy}
 
 
-def refused(path, match=""):
-    """Reading must be refused in our words, quickly."""
+def assert_rejected(path, match=""):
+    """Reading must raise an error of this package, quickly."""
     start = time.perf_counter()
     with pytest.raises(ValueError, match=match) as caught:
         for tensor in read_tensors(path).values():
@@ -87,7 +87,7 @@ def refused(path, match=""):
 
 
 def flattened(prefix, content):
-    """What a file holds, as PyTorch reads it."""
+    """Yields the names and tensors of nested containers."""
     if isinstance(content, torch.Tensor):
         yield prefix, content
     elif isinstance(content, (dict, list, tuple)):
@@ -105,7 +105,7 @@ def sound_files(tmp_path_factory):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", ["state", "training"])
-def test_checkpoints_are_read_as_pytorch_reads_them(name, layout, protocol, sound_files, tmp_path):
+def test_checkpoints_are_read_like_pytorch(name, layout, protocol, sound_files, tmp_path):
     path = tmp_path / "caf\u00e9.pth"
     path.write_bytes((sound_files / f"{name}_{layout}{protocol}").read_bytes())
     expected = dict(flattened("", torch.load(path, weights_only=False)))
@@ -146,11 +146,11 @@ OUTSIDE = {
 
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_a_tensor_outside_its_storage_is_refused_before_it_is_made(name, writer, tmp_path):
+def test_a_tensor_outside_its_storage_is_rejected_on_creation(name, writer, tmp_path):
     WRITERS[writer](tmp_path / "in.pth", program({"a": OUTSIDE[name]}))
-    refused(tmp_path / "in.pth", r"a tensor (outside|whose|with|without|of shape)")
+    assert_rejected(tmp_path / "in.pth", r"a tensor (outside|whose|with|without|of shape)")
     with pytest.raises(ValueError):
-        read_tensors(tmp_path / "in.pth")  # Without reading any tensor.
+        read_tensors(tmp_path / "in.pth")  # No tensor is read.
 
 
 @pytest.mark.parametrize("writer", WRITERS)
@@ -169,35 +169,35 @@ FULL = bytes(48)
 STORAGES = {
     "shorter than declared": (View(), {"0": FULL[:44]}, "the storage 0|ends too early"),
     "longer than declared": (View(), {"0": FULL + FULL}, "the storage 0"),
-    "missing": (View(), {"1": FULL}, "without the entry|other storages"),
+    "missing": (View(), {"1": FULL}, "without the entry|its list of storages"),
     "lengths differ": ([View(), View((3,), numbers=Numbers(count=24))], {"0": FULL}, "0 twice"),
     "kinds differ": ([View(), View(numbers=Numbers(kind=torch.IntStorage))], {"0": FULL}, "0 twice"),
     "views": (View(numbers=Numbers(more=(("1", 4, 4),))), {"0": FULL}, "views of storages"),
-    "negative length": (View(numbers=Numbers(count=-12)), {"0": FULL}, "without a known kind"),
-    "length that is true": (View((1,), numbers=Numbers(count=True)), {"0": FULL}, "without a known kind"),
-    "key that is a number": (View(numbers=Numbers(key=0)), {"0": FULL}, "without a known kind"),
-    "key of another alphabet": (View(numbers=Numbers(key="\ud800")), {"0": FULL}, "without a known kind"),
-    "kind that is none": (View(numbers=Numbers(kind=collections.Counter)), {"0": FULL}, "without a known kind"),
+    "negative length": (View(numbers=Numbers(count=-12)), {"0": FULL}, "without a known type"),
+    "length that is true": (View((1,), numbers=Numbers(count=True)), {"0": FULL}, "without a known type"),
+    "key that is a number": (View(numbers=Numbers(key=0)), {"0": FULL}, "without a known type"),
+    "key of another alphabet": (View(numbers=Numbers(key="\ud800")), {"0": FULL}, "without a known type"),
+    "kind that is none": (View(numbers=Numbers(kind=collections.Counter)), {"0": FULL}, "without a known type"),
 }
 
 
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("name", STORAGES)
-def test_a_storage_that_is_not_in_the_file_as_declared_is_refused(name, writer, tmp_path):
+def test_a_storage_that_contradicts_the_file_is_rejected(name, writer, tmp_path):
     content, data, match = STORAGES[name]
     WRITERS[writer](tmp_path / "in.pth", program(content), data)
-    refused(tmp_path / "in.pth", match)
+    assert_rejected(tmp_path / "in.pth", match)
 
 
-def test_numbers_with_the_highest_byte_first_are_refused(tmp_path):
+def test_big_endian_numbers_are_rejected(tmp_path):
     path = tmp_path / "in.pth"
     write_zip(path, program(View()))
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("archive/byteorder", "big")
-    refused(path, "highest byte first")
+    assert_rejected(path, "big-endian numbers")
     write_legacy(path, program(View()))
     path.write_bytes(path.read_bytes().replace(b"little_endianq\x01\x88", b"little_endianq\x01\x89"))
-    refused(path, "highest byte first")
+    assert_rejected(path, "big-endian numbers")
 
 
 COSTLY = {
@@ -236,17 +236,17 @@ COSTLY = {
 
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("name", COSTLY)
-def test_a_pickle_that_costs_too_much_or_is_none_is_refused(name, writer, tmp_path):
+def test_costly_and_malformed_pickles_are_rejected(name, writer, tmp_path):
     path = tmp_path / "in.pth"
     WRITERS[writer](path, b"\x80\x02" + COSTLY[name], {})
     if "as keys" in name or "a set" in name or "keys nested" in name:
-        assert read_tensors(path) == {}  # Nothing is hashed, so they cost nothing.
+        assert read_tensors(path) == {}  # Nothing is hashed, so these are cheap.
     else:
-        refused(path, r"must be one of torch\.save")
+        assert_rejected(path, r"must be written by torch\.save")
 
 
-def test_the_program_that_ran_for_minutes_is_short_and_refused_at_once(tmp_path):
-    """`doubled 60 times` in 550 bytes takes 2**60 visits if one walks it."""
+def test_a_short_program_that_would_run_for_minutes_is_rejected_quickly(tmp_path):
+    """The 550 bytes of `doubled 60 times` would need 2**60 visits."""
     doubled = b"\x80\x02" + COSTLY["doubled 60 times"]
     write_zip(tmp_path / "in.pth", doubled, {})
     start = time.perf_counter()
@@ -257,7 +257,7 @@ def test_the_program_that_ran_for_minutes_is_short_and_refused_at_once(tmp_path)
 
 def test_the_steps_of_a_pickle_are_limited(tmp_path):
     write_zip(tmp_path / "in.pth", b"\x80\x02" + b"N0" * 2_100_000 + b"].", {})
-    refused(tmp_path / "in.pth", "more than 4000000 steps.*save its state_dict")
+    assert_rejected(tmp_path / "in.pth", "more than 4000000 steps.*save its state_dict")
 
 
 def test_values_may_be_shared(tmp_path):
@@ -286,25 +286,27 @@ def test_compressed_archives(method, tmp_path):
     sound_zip(path)
     repacked(path, getattr(zipfile, f"ZIP_{method}"))
     if method in ("BZIP2", "LZMA"):
-        return refused(path, r"compressed by zip's method (12|14)\)\. Unpack it and pack it again without compression")
+        return assert_rejected(
+            path, r"compressed by zip's method (12|14)\)\. Unpack it and pack it again without compression"
+        )
     np.testing.assert_array_equal(read_tensors(path)["a"].read(), np.arange(600.0))
     with zipfile.ZipFile(path) as archive:
         item = next(item for item in archive.infolist() if item.filename.endswith("data/0"))
     damaged = bytearray(path.read_bytes())
     damaged[item.header_offset + 30 + len(item.filename) + item.compress_size // 2] ^= 0xFF
     path.write_bytes(damaged)
-    refused(path, "differs from its checksum|cannot be decompressed|as long as the directory")
+    assert_rejected(path, "differs from its checksum|cannot be decompressed|as long as the directory")
 
 
-def test_an_archive_that_expands_2000_fold_is_refused_in_little_memory(tmp_path):
+def test_an_archive_that_expands_2000_fold_is_rejected_in_little_memory(tmp_path):
     path = tmp_path / "in.pth"
     write_zip(path, program(View()), {"0": bytes(100_000_000)}, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 200_000
-    refused(path, "expands far beyond its size.*without compression")
-    # The directory may lie about it.
+    assert_rejected(path, "expands far beyond its size.*without compression")
+    # The directory may lie about the size.
     content = path.read_bytes()
     path.write_bytes(content.replace(struct.pack("<I", 100_000_000), struct.pack("<I", 48)))
-    refused(path, "not as long as the directory says")
+    assert_rejected(path, "not as long as the directory says")
 
 
 def patched_zip(content, signature, offset, value, number=0):
@@ -335,23 +337,23 @@ ARCHIVES = {
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_a_damaged_archive_is_refused_in_our_words(name, tmp_path):
+def test_a_damaged_archive_is_rejected_with_a_clear_error(name, tmp_path):
     change, match = ARCHIVES[name]
     path = tmp_path / "in.pth"
     path.write_bytes(change(sound_zip(path)))
-    refused(path, match)
+    assert_rejected(path, match)
 
 
-def test_an_archive_with_two_entries_of_one_name_is_refused(tmp_path):
+def test_an_archive_with_duplicate_names_is_rejected(tmp_path):
     path = tmp_path / "in.pth"
     sound_zip(path)
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("in/data/0", bytes(2400))
-    refused(path, "two entries named in/data/0")
+    assert_rejected(path, "two entries named in/data/0")
 
 
-def test_an_archive_with_numbers_of_64_bits_is_read(tmp_path):
-    """As PyTorch writes those beyond 4 GB: here with all of them small."""
+def test_a_zip64_archive_is_read(tmp_path):
+    """PyTorch writes zip64 beyond 4 GB; here all numbers are small."""
     path = tmp_path / "in.pth"
     content = sound_zip(path)
     wide = bytearray()
@@ -360,7 +362,7 @@ def test_an_archive_with_numbers_of_64_bits_is_read(tmp_path):
     for item in items:
         name = item.filename.encode()
         extra = struct.pack("<2H3Q", 1, 24, item.file_size, item.compress_size, item.header_offset)
-        extra = b"FB\x02\x00zz" + extra  # Behind one of another kind.
+        extra = b"FB\x02\x00zz" + extra  # After an extra field of another kind.
         full = 0xFFFFFFFF
         wide += struct.pack(
             "<4s6H3I5H2I",
@@ -393,7 +395,7 @@ def test_an_archive_with_numbers_of_64_bits_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
-def test_a_storage_is_read_once_however_many_tensors_share_it(new, tmp_path, monkeypatch):
+def test_a_storage_shared_by_tensors_is_read_once(new, tmp_path, monkeypatch):
     flat = torch.randn(60_000)
     torch.save(list(flat.split(4000)), tmp_path / "in.pth", _use_new_zipfile_serialization=new)
     lengths = []
@@ -410,19 +412,19 @@ def test_a_storage_is_read_once_however_many_tensors_share_it(new, tmp_path, mon
     np.testing.assert_array_equal(np.concatenate(values), flat)
 
 
-def test_numbers_that_are_cut_off_later(tmp_path):
+def test_a_file_truncated_after_opening_is_reported(tmp_path):
     path = tmp_path / "in.pth"
     torch.save({"a": torch.randn(6000)}, path, _use_new_zipfile_serialization=False)
     tensor = read_tensors(path)["a"]
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"Received: .*in.pth \(it was cut off after it was opened\)"):
+    with pytest.raises(ValueError, match=r"Received: .*in.pth \(it was truncated after it was opened\)"):
         tensor.read()
 
 
-def test_what_is_no_file(tmp_path):
+def test_folders_and_pipes_are_rejected(tmp_path):
     os.mkfifo(tmp_path / "pipe.pth")
     for path in (tmp_path, tmp_path / "pipe.pth", "/dev/null"):
-        refused(path, "no regular file")
+        assert_rejected(path, "not a regular file")
 
 
 # safetensors
@@ -457,19 +459,19 @@ def test_safetensors_are_read_by_content_or_name(name, tmp_path):
         np.testing.assert_array_equal(value, tensor.numpy(), strict=True)
 
 
-def test_dtypes_that_numpy_does_not_have_are_listed_and_refused_when_read(tmp_path):
+def test_dtypes_that_numpy_lacks_are_listed_and_rejected_when_read(tmp_path):
     content = {"a": torch.ones(2).to(torch.float8_e4m3fn), "b": torch.ones(2)}
     safetensors_torch.save_file(content, tmp_path / "in.safetensors")
     torch.save(content, tmp_path / "in.pth")
     for name in ("in.safetensors", "in.pth"):
         got = read_tensors(tmp_path / name)
         assert got["a"].shape == (2,) and got["b"].read().sum() == 2
-        with pytest.raises(ValueError, match=r"in\..* \(numbers of a kind that NumPy does not have\).*as float32"):
+        with pytest.raises(ValueError, match=r"in\..* \(numbers of a type that NumPy does not have\).*as float32"):
             got["a"].read()
 
 
 def header(content, change):
-    """The file with another header."""
+    """Returns the file with a changed header."""
     (length,) = struct.unpack_from("<Q", content)
     text = change(content[8 : 8 + length])
     return struct.pack("<Q", len(text)) + text + content[8 + length :]
@@ -499,17 +501,17 @@ SAFETENSORS = {
 
 
 @pytest.mark.parametrize("name", SAFETENSORS)
-def test_damaged_safetensors_are_refused_in_our_words(name, tmp_path):
+def test_damaged_safetensors_are_rejected_with_a_clear_error(name, tmp_path):
     path = tmp_path / "in.safetensors"
     sound_safetensors(path)
     before = path.read_bytes()
     path.write_bytes(SAFETENSORS[name](before))
     assert path.read_bytes() != before
-    refused(path, "a damaged file of safetensors")
+    assert_rejected(path, "a damaged safetensors file")
 
 
 def test_some_hundred_damaged_files():
-    """The short form of the fuzz; a few minutes of it are in its docstring."""
+    """A short run of the fuzzer. Its docstring has commands for longer runs."""
     done = subprocess.run(
         [sys.executable, FUZZ / "weight_files.py", "--files=400", "--seed=7"], capture_output=True, text=True
     )

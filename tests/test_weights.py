@@ -1,4 +1,4 @@
-"""Weights of PyTorch's ResNets, against PyTorch."""
+"""Conversion of ResNet weights, compared with PyTorch."""
 
 import os
 import pickle
@@ -43,7 +43,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """With torchvision's names, and without its classifier."""
+    """A ResNet with torchvision's names, without the classifier."""
 
     def __init__(self, width=64, blocks=(3, 4, 6, 3)):
         super().__init__()
@@ -68,7 +68,7 @@ class ResNet50(nn.Module):
 
 
 def with_random_statistics(network):
-    """Weights, scales and moving statistics that are none of the defaults."""
+    """Sets weights, scales and moving statistics to values that differ from the defaults."""
     generator = torch.Generator().manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -101,7 +101,7 @@ def with_prefix(state, prefix):
 
 
 def counted(state):
-    """lightly's names: the children of the network by number."""
+    """Renames a state dict like lightly: the children of the network become numbers."""
     numbers = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
     return {".".join([numbers[name.split(".")[0]], *name.split(".")[1:]]): value for name, value in state.items()}
 
@@ -123,7 +123,7 @@ def vissl(state):
 
 
 def solo_learn(state):
-    """A checkpoint of Lightning, whose settings are objects of other packages."""
+    """A Lightning checkpoint, whose settings are objects of other packages."""
     import argparse
 
     parts = {**with_prefix(state, "backbone."), **with_prefix(state, "momentum_backbone.")}
@@ -187,7 +187,7 @@ def test_every_layout_loads_and_comes_back_bit_for_bit(layout, legacy, small, tm
     ),
 )
 def test_safetensors_load_and_come_back_bit_for_bit(layout, name, small, tmp_path):
-    """By the same names: safetensors are flat, so what is nested stands before the names."""
+    """Uses the same names: safetensors files are flat, so the nesting becomes a prefix."""
     wrap, prefix = {
         "torchvision": (lambda state: {**state, **other_tensors("fc.weight")}, ""),
         "reference checkpoint": (lambda state: with_prefix(state, "module.backbone."), "module.backbone."),
@@ -228,7 +228,7 @@ def test_an_encoder_in_bfloat16_comes_back(ending, tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
-def test_the_home_folder_may_be_written_as_a_tilde(ending, tmp_path, monkeypatch):
+def test_a_tilde_in_the_path_is_expanded(ending, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     path = f"~/out.{ending}"
     assert weights.save_torch(small_encoder(), path) == path and (tmp_path / f"out.{ending}").exists()
@@ -250,7 +250,7 @@ def test_safetensors_are_written_without_pytorch(tmp_path, monkeypatch):
         ("conv1.weight", torch.ones(4, 3, 7, 7, dtype=torch.complex64), "real numbers. Received: conv1.weight"),
     ],
 )
-def test_the_encoder_is_as_it_was_if_a_value_is_refused(name, value, match, small, tmp_path):
+def test_a_rejected_value_leaves_the_encoder_unchanged(name, value, match, small, tmp_path):
     torch.save({**small.state_dict(), name: value}, tmp_path / "in.pth")
     encoder = small_encoder()
     before = encoder.get_weights()
@@ -264,7 +264,7 @@ def test_the_encoder_is_as_it_was_if_a_value_is_refused(name, value, match, smal
     "layout",
     shared.few(LAYOUTS, "reference checkpoint"),
 )
-def test_features_of_resnet50_are_pytorchs(layout, reference, tmp_path):
+def test_features_of_resnet50_match_pytorch(layout, reference, tmp_path):
     wrap, _ = LAYOUTS[layout]
     torch.save(wrap(reference.state_dict()), tmp_path / "in.pth")
     encoder = kb.encoders.resnet50()
@@ -278,7 +278,7 @@ def test_features_of_resnet50_are_pytorchs(layout, reference, tmp_path):
 
 
 def test_a_batch_trains_the_same_statistics(small, tmp_path):
-    """Momentum and epsilon are PyTorch's: one step in training mode moves the moving means alike."""
+    """Momentum and epsilon match PyTorch: one training step updates the moving statistics equally."""
     torch.save(small.state_dict(), tmp_path / "in.pth")
     encoder = small_encoder()
     weights.load_torch(tmp_path / "in.pth", encoder)
@@ -292,9 +292,9 @@ def test_a_batch_trains_the_same_statistics(small, tmp_path):
     np.testing.assert_allclose(got, copy.layer1[0].bn2.running_mean, rtol=1e-4, atol=1e-5)
 
 
-def test_other_numbers_and_views_of_one_storage(small, tmp_path):
+def test_other_dtypes_and_views_of_one_storage(small, tmp_path):
     state = {name: value.half() if value.is_floating_point() else value for name, value in small.state_dict().items()}
-    # A transposed view, a part of a larger tensor, and numbers that stand in the file once for four.
+    # A transposed view, a slice of a larger tensor, and a number that is stored once and broadcast.
     state["layer1.0.conv1.weight"] = torch.ones(1, 4, 1, 1).expand(4, 4, 1, 1)
     state["conv1.weight"] = state["conv1.weight"].permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
     state["bn1.bias"] = torch.cat([torch.ones(5).half(), state["bn1.bias"]])[5:]
@@ -308,7 +308,7 @@ def test_other_numbers_and_views_of_one_storage(small, tmp_path):
     np.testing.assert_array_equal(encoder.get_layer("stem_normalization").gamma, state["bn1.weight"].float())
 
 
-def test_weights_of_another_architecture(small, tmp_path):
+def test_weights_of_another_architecture_are_rejected(small, tmp_path):
     torch.save(small.state_dict(), tmp_path / "in.pth")
     wider = kb.encoders.resnet((1, 1, 1, 1), "bottleneck", (64, 64, 3), width=8)
     before = wider.get_weights()
@@ -324,16 +324,16 @@ def test_weights_of_another_architecture(small, tmp_path):
         weights.load_torch(tmp_path / "in.pth", keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
 
 
-def test_two_networks_in_a_file(small, tmp_path):
+def test_a_file_with_two_networks_needs_a_prefix(small, tmp_path):
     state = small.state_dict()
     torch.save({**with_prefix(state, "one."), **with_prefix(state, "two.")}, tmp_path / "in.pth")
     with pytest.raises(ValueError, match=r"with 'one\.', 'two\.'. Choose one with prefix="):
         weights.load_torch(tmp_path / "in.pth", small_encoder())
     assert weights.load_torch(tmp_path / "in.pth", small_encoder(), prefix="two.").prefix == "two."
-    with pytest.raises(ValueError, match=r"behind the prefix. Received: prefix='three\.'"):
+    with pytest.raises(ValueError, match=r"must lead to a ResNet. Received: prefix='three\.'"):
         weights.load_torch(tmp_path / "in.pth", small_encoder(), prefix="three.")
     torch.save(other_tensors("fc.weight"), tmp_path / "in.pth")
-    with pytest.raises(ValueError, match=r"one ResNet in the file. Received: .* with fc.weight"):
+    with pytest.raises(ValueError, match=r"contain one ResNet. Received: .* with fc.weight"):
         weights.load_torch(tmp_path / "in.pth", small_encoder())
 
 
@@ -349,7 +349,7 @@ class Evil:
 @pytest.mark.parametrize(
     "function", [os.mkdir, os.system, eval, getattr, __import__], ids=lambda function: function.__name__
 )
-def test_a_pickle_that_would_run_code_is_refused_without_running_it(function, legacy, small, tmp_path):
+def test_a_pickle_that_names_code_is_rejected_without_executing_it(function, legacy, small, tmp_path):
     trace = tmp_path / "it_ran"
     arguments = {
         os.mkdir: (str(trace),),
@@ -363,24 +363,24 @@ def test_a_pickle_that_would_run_code_is_refused_without_running_it(function, le
         tmp_path / "in.pth",
         _use_new_zipfile_serialization=not legacy,
     )
-    with pytest.raises(ValueError, match=r"names nothing to be run. Received: one that names (posix|__builtin__)\."):
+    with pytest.raises(ValueError, match=r"name code to execute. Received: a file that names (posix|__builtin__)\."):
         weights.load_torch(tmp_path / "in.pth", small_encoder())
     assert not trace.exists()
-    # The test's own proof: the file does run it for those who let it.
+    # Check of the test itself: torch.load without restrictions does execute it.
     if function is os.mkdir:
         torch.load(tmp_path / "in.pth", weights_only=False)
         assert trace.exists()
 
 
-def test_what_is_no_file_of_pytorch(small, tmp_path):
+def test_other_files_are_rejected(small, tmp_path):
     path = tmp_path / "in.pth"
     for content in (b"", b"text", pickle.dumps({"a": 1}), pickle.dumps([1, 2])[:5]):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"must be one of torch.save"):
+        with pytest.raises(ValueError, match=r"must be written by torch.save"):
             weights.load_torch(path, small_encoder())
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.txt", "text")
-    with pytest.raises(ValueError, match="an archive of another kind"):
+    with pytest.raises(ValueError, match=r"a zip archive without data\.pkl"):
         weights.load_torch(path, small_encoder())
     torch.save(small.state_dict(), path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[:-100])

@@ -41,7 +41,7 @@ def main(output, folder, step=None):
         model.fit(kb.data.ArrayImages(images).batches(8), callbacks=[saver], epochs=0, verbose=0)
         refused = False
     except ValueError as error:
-        refused = "would be written by several workers at once" in str(error)
+        refused = "Every worker needs its own path" in str(error)
     # Every worker has a folder of its own: only the chief's is read.
     folder = os.path.join(folder, str(kb.distribution.worker_index(strategy)))
     extra = [Crash(int(step))] if step else []

@@ -1,19 +1,19 @@
-"""Runs the package with the versions it promises: one virtual environment per row of a table.
+"""Tests the package with all supported versions, each in its own virtual environment.
 
-    python tools/compatibility.py                                        # every row: about an hour on two CPU cores
-    python tools/compatibility.py --rows=lowest --environments=envs      # one row, its environment kept for next time
-    python tools/compatibility.py --rows=here --tests=none               # the environment this runs in, 1 minute
+    python tools/compatibility.py                                        # all rows: about an hour on two CPU cores
+    python tools/compatibility.py --rows=lowest --environments=envs      # one row, and keep its environment
+    python tools/compatibility.py --rows=here --tests=none               # the current environment, 1 minute
 
-For each row: installs the pinned versions and the package with its `tensorflow` and `test` extras, without changing
-the pins; runs `pip check`; runs `main_job.py` (train, resume, save, export, load); runs the core tests. Then prints a
-table like
+For each row, it installs the pinned versions and the package with its `tensorflow` and `test` extras without changing
+the pins, then runs `pip check`, `main_job.py` (train, resume, save, export, load) and the core tests. It prints a table
+like
 
     row     Python  TensorFlow  Keras   pip check  main job  passed  failed  skipped  minutes
     lowest  3.11.7  2.18.1      3.10.0  clean      passed       612       0        2      9.8
 
-and exits with status 1 if a check of any row failed. Nothing but Python is needed to run this file. A row whose Python
-is not on this machine is skipped, which is an error only if --rows names it. Interrupt and restart it as you like: an
-environment counts as made once everything is installed.
+and exits with status 1 if any check failed. This file needs only Python itself. A row is skipped if its Python version
+is not installed, which is an error only if --rows names it. You may interrupt and restart it at any time: an
+environment is reused only if its installation was completed.
 """
 
 import argparse
@@ -31,15 +31,15 @@ import time
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# Read in a row's environment: what is really installed.
+# Runs in a row's environment and prints the installed versions.
 INSTALLED = """
 import importlib.metadata, json, platform
 names = {item.metadata["Name"].lower().replace("_", "-"): item.version for item in importlib.metadata.distributions()}
 print(json.dumps({"python": platform.python_version(), **names}))
 """
 INSTALL_SECONDS, MAIN_JOB_SECONDS, TEST_SECONDS = 3600, 900, 5400
-# Minutes each, about optional packages and the repository itself, or about files that NumPy and PIL read: for those one
-# version of Keras is enough.
+# Slow tests of optional packages, of the repository itself, or of file formats, for which one version of Keras is
+# enough.
 NOT_CORE = {
     "faults",
     "fuzz",
@@ -66,10 +66,10 @@ class Row:
     """One combination of versions.
 
     Args:
-        name: How --rows and the table call it.
-        python: Version, as in "3.11"; None for the environment this file runs in.
-        pins: Requirements that nothing may change; empty for what the package index gives today.
-        without: Packages of the extras that cannot be installed beside the pins.
+        name: Name in --rows and in the table.
+        python: Python version, such as "3.11"; None for the current environment.
+        pins: Pinned requirements; empty for the newest versions.
+        without: Packages of the extras that conflict with the pins.
     """
 
     name: str
@@ -78,11 +78,11 @@ class Row:
     without: tuple[str, ...] = ()
 
 
-# The README and pyproject.toml promise these versions; tests/test_compatibility.py compares them.
+# The README and pyproject.toml list the same versions; tests/test_compatibility.py compares them.
 ROWS = (
     Row("lowest", "3.11", ("tensorflow==2.18.1", "keras==3.10.0")),
     Row("middle", "3.12", ("tensorflow==2.19.1", "keras==3.11.3")),
-    # Of the others each asks for `tensorflow`, which would overwrite the files of `tensorflow-cpu`.
+    # The other packages require `tensorflow`, which would overwrite the files of `tensorflow-cpu`.
     Row(
         "kaggle",
         "3.12",
@@ -96,7 +96,7 @@ HERE = Row("here", None)
 
 
 def main():
-    arguments = parsed()
+    arguments = parse_arguments()
     rows = {row.name: row for row in (*ROWS, HERE)}
     chosen = [rows[name] for name in arguments.rows] if arguments.rows else ROWS
     results = []
@@ -112,28 +112,28 @@ def main():
     sys.exit(f"Failed: {', '.join(failed)}." if failed else 0)
 
 
-def parsed():
+def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [row.name for row in (*ROWS, HERE)]
-    parser.add_argument("--rows", help=f"Comma-separated: {', '.join(names)}; all but `here` by default.")
-    parser.add_argument("--environments", help="Folder to keep the environments and logs in; temporary by default.")
+    parser.add_argument("--rows", help=f"Comma-separated names: {', '.join(names)}. Default: all but `here`.")
+    parser.add_argument("--environments", help="Folder for environments and logs. Default: a temporary folder.")
     parser.add_argument("--tests", default="core", choices=("core", "none"), help="Which tests to run.")
-    parser.add_argument("--pytest", default="", help="More arguments for pytest, as in '-k losses'.")
+    parser.add_argument("--pytest", default="", help="Additional arguments for pytest, such as '-k losses'.")
     arguments = parser.parse_args()
     arguments.rows = [name for name in (arguments.rows or "").split(",") if name]
     unknown = sorted(set(arguments.rows) - set(names))
     if unknown:
-        parser.error(f"`--rows` must name rows of the table: {', '.join(names)}. Received: {', '.join(unknown)}")
+        parser.error(f"`--rows` must contain only {', '.join(names)}. Received: {', '.join(unknown)}.")
     return arguments
 
 
 def check(row, folder, arguments):
-    """Returns one line of the table. A failed step does not keep the later ones from running."""
+    """Runs all checks of a row and returns its line of the table. Later checks run even if earlier ones fail."""
     started = time.time()
     result = {"row": row.name, "python": row.python, "failed": False, "skipped": False}
     base = sys.executable if row.python is None else interpreter(row.python)
     if base is None:
-        say(row, f"skipped: there is no Python {row.python} with venv on this machine")
+        say(row, f"skipped: Python {row.python} with venv is not installed")
         return {**result, "skipped": True, "pip check": "no Python"}
     log = folder / f"{row.name}.log"
     with log.open("w") as output:
@@ -167,20 +167,20 @@ def check(row, folder, arguments):
 
 
 def core_tests():
-    """Files of tests/ that are not left out by name, so that a new file is part of it, and the package's doctests."""
+    """Returns all test files that are not in `NOT_CORE`, and the package itself for its doctests."""
     files = sorted(path for path in (ROOT / "tests").glob("test_*.py") if path.name not in NOT_CORE)
     return [*(str(path.relative_to(ROOT)) for path in files), "keras_barlow"]
 
 
 def interpreter(version):
-    """Path of a Python of this version that runs and can make environments, or None."""
+    """Returns the path of a working Python of this version that can create environments, or None."""
     pyenv = pathlib.Path(os.environ.get("PYENV_ROOT", pathlib.Path.home() / ".pyenv")) / "versions"
     folders = [pathlib.Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
     candidates = [pathlib.Path(sys.executable), *(folder / f"python{version}" for folder in folders)]
     candidates += sorted(pyenv.glob(f"{version}*/bin/python"), reverse=True)
     probe = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2])"
     for candidate in candidates:
-        # Some files of that name only say that the version is not active, and some have no ensurepip.
+        # Some candidates are shims of inactive versions, and some lack ensurepip.
         if candidate.exists():
             done = run([candidate, "-c", probe], None, 60)
             if done.returncode == 0 and done.stdout.strip() == version:
@@ -189,20 +189,20 @@ def interpreter(version):
 
 
 def environment(row, base, folder, output):
-    """Path of the Python of the row's environment, made if it is not there as the row wants it; None if that fails."""
+    """Returns the Python of the row's environment, after creating or updating it; None if that fails."""
     if row.python is None:
         return base
     place = folder / row.name
     python, stamp = place / "bin" / "python", place / "row.json"
-    made_from, requirements = made_of(row)
+    base_settings, requirements = settings(row)
     before = json.loads(stamp.read_text()) if stamp.exists() else [None, None]
-    if before == [made_from, requirements]:
-        say(row, f"environment: {place}, made before")
+    if before == [base_settings, requirements]:
+        say(row, f"environment: {place}, reused")
         return str(python)
     say(row, f"environment: {place}, installing with {base} ...")
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     commands = []
-    if before[0] != made_from:
+    if before[0] != base_settings:
         shutil.rmtree(place, ignore_errors=True)
         commands = [[base, "-m", "venv", str(place)], [*pip, "--upgrade", "pip"]]
     stamp.unlink(missing_ok=True)
@@ -212,16 +212,16 @@ def environment(row, base, folder, output):
     for command in commands:
         if run(command, output, INSTALL_SECONDS).returncode:
             return None
-    stamp.write_text(json.dumps([made_from, requirements]))
+    stamp.write_text(json.dumps([base_settings, requirements]))
     return str(python)
 
 
-def made_of(row):
-    """What an environment is made from, and what is installed on top: it is remade, or updated, when they change."""
-    # What the package index gives changes from day to day.
+def settings(row):
+    """Returns what an environment is created from and what is installed in it. A change recreates or updates it."""
+    # The newest versions may change every day.
     day = "" if row.pins else datetime.date.today().isoformat()
-    made_from = [row.python, list(row.pins), list(row.without), day]
-    return made_from, [str(ROOT), json.loads(json.dumps(project()))]
+    base_settings = [row.python, list(row.pins), list(row.without), day]
+    return base_settings, [str(ROOT), json.loads(json.dumps(project()))]
 
 
 def project():
@@ -229,7 +229,7 @@ def project():
 
 
 def package(row):
-    """Arguments of `pip install` for the package and its two extras, less what the row leaves out."""
+    """Returns the arguments of `pip install` for the package and its two extras, without the packages in `without`."""
     if not row.without:
         return ["--editable", f"{ROOT}[tensorflow,test]"]
     extras = project()["optional-dependencies"]
@@ -242,8 +242,8 @@ def requirement_name(requirement):
 
 
 def run(command, output, seconds, folder=ROOT):
-    """Runs a command to its end, its output in the log, or captured where there is none."""
-    # The package must come from the environment, as users have it.
+    """Runs a command. Its output goes to the log, or is captured if there is no log."""
+    # Import the package from the environment, as users do.
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     variables |= {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"}
     if output is not None:
@@ -262,20 +262,20 @@ def run(command, output, seconds, folder=ROOT):
 
 
 def counts(log):
-    """Passed, failed and skipped, from the summary of pytest."""
+    """Reads the numbers of passed, failed and skipped tests from the summary of pytest."""
     summary = next((line for line in reversed(log.splitlines()) if re.search(r"\d+ (passed|failed|error)", line)), "")
-    found = {kind: int(number) for number, kind in re.findall(r"(\d+) (passed|failed|error|skipped)", summary)}
+    numbers = {kind: int(number) for number, kind in re.findall(r"(\d+) (passed|failed|error|skipped)", summary)}
     return {
-        "passed": found.get("passed", 0),
-        "failures": found.get("failed", 0) + found.get("error", 0) if summary else "no end",
-        "left out": found.get("skipped", 0),
+        "passed": numbers.get("passed", 0),
+        "failures": numbers.get("failed", 0) + numbers.get("error", 0) if summary else "no summary",
+        "left out": numbers.get("skipped", 0),
     }
 
 
 def report(row, log):
-    """Shows the end of a failed row's log."""
+    """Prints the end of a failed row's log."""
     lines = log.read_text(errors="replace").splitlines()[-40:]
-    print("\n".join([f"--- the end of {row.name}.log", *lines, "---"]), flush=True)
+    print("\n".join([f"--- end of {row.name}.log", *lines, "---"]), flush=True)
     return {}
 
 

@@ -1,4 +1,4 @@
-"""One random, batched, serialisable Keras layer per transform, on images in 0..255."""
+"""One random, batched, serializable Keras layer per transform, for images on 0..255."""
 
 from keras_barlow.augmentations.blur import RandomGaussianBlur
 from keras_barlow.augmentations.color import RandomColorJitter, RandomGrayscale, RandomSolarization

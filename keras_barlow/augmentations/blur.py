@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_barlow.augmentations.fusion import fused
-from keras_barlow.augmentations.rarity import of_the_chosen
 from keras_barlow.augmentations.resampling import Taps, resample
+from keras_barlow.augmentations.sparse import apply_to_selected
 from keras_barlow.augmentations.transform import RandomTransform, uniform
 
 
@@ -16,17 +16,17 @@ from keras_barlow.augmentations.transform import RandomTransform, uniform
 class RandomGaussianBlur(RandomTransform):
     """Blurs each image with a Gaussian of random width.
 
-    The exact, normalised Gaussian out to four deviations, with the border pixels repeated outwards. Where few images of
-    a batch are chosen, only those are worked on.
+    The kernel is the exact, normalized Gaussian up to four standard deviations; pixels beyond the border repeat the
+    border. If the probability is low, only the selected images are processed.
 
     Args:
-        sigma: `(low, high)`: deviation in pixels, drawn uniformly.
-        probability: With which an image is blurred.
-        seed: See `RandomTransform`.
-        **kwargs: Those of `keras.layers.Layer`.
+        sigma: `(low, high)`, range of the standard deviation in pixels, drawn uniformly.
+        probability: Probability of blurring an image.
+        seed: Integer seed of the layer's own generator, or None for a random one.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: If `sigma` is no increasing pair of positive numbers.
+        ValueError: If `sigma` is not an increasing pair of positive numbers.
 
     Example:
 
@@ -41,7 +41,10 @@ class RandomGaussianBlur(RandomTransform):
         super().__init__(probability=probability, seed=seed, **kwargs)
         low, high = map(float, sigma)
         if not 0 < low <= high:
-            raise ValueError(f"`sigma` must be a pair (low, high) with 0 < low <= high. Received: sigma={sigma}")
+            raise ValueError(
+                f"`sigma` must be a pair (low, high) with 0 < low <= high. Received: sigma={sigma}. Use such a pair, "
+                "and probability=0 to disable the blur."
+            )
         self.sigma = (low, high)
 
     def transformation_from(self, numbers, image_shape):
@@ -51,7 +54,7 @@ class RandomGaussianBlur(RandomTransform):
         }
 
     def apply(self, planes, transformation):
-        return of_the_chosen(self._blur, planes, transformation, self.probability)
+        return apply_to_selected(self._blur, planes, transformation, self.probability)
 
     def _blur(self, planes, transformation):
         weights = _gaussian_weights(transformation["sigma"], transformation["chosen"], radius=self._radius)
@@ -63,7 +66,7 @@ class RandomGaussianBlur(RandomTransform):
         return math.ceil(4 * self.sigma[1])
 
     def _reads(self, size):
-        """The pixels under each tap; beyond the border, the border's."""
+        """The pixel under each tap; beyond the border, the nearest border pixel."""
         taps = np.arange(-self._radius, self._radius + 1)
         return np.clip(np.arange(size)[:, None] + taps, 0, size - 1)[None].astype("int32")
 
@@ -73,7 +76,7 @@ class RandomGaussianBlur(RandomTransform):
 
 @fused
 def _gaussian_weights(sigma, chosen, *, radius):
-    """Normalised Gaussian taps `(batch, 1, 2 * radius + 1)`; a single 1 in the middle for images not chosen."""
+    """Normalized Gaussian taps `(batch, 1, 2 * radius + 1)`; the identity for images that are not selected."""
     taps = np.arange(-radius, radius + 1).astype("float32")
     weights = ops.exp(-0.5 * ops.square(taps / sigma[:, None]))
     weights = weights / ops.sum(weights, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Random colour jitter, grayscale and solarisation, with the arithmetic of PIL on 0..255."""
+"""Random color jitter, grayscale and solarization, with the arithmetic of PIL on 0..255."""
 
 import itertools
 
@@ -9,29 +9,30 @@ from keras import ops
 from keras_barlow.augmentations.fusion import fused
 from keras_barlow.augmentations.transform import RandomTransform, per_image, uniform
 
-# All orders of brightness (0), contrast (1) and saturation (2); hue stands at one of four places among them.
+# All orders of brightness (0), contrast (1) and saturation (2). Hue is inserted at one of four positions.
 _ORDERS = np.array(list(itertools.permutations(range(3))), "int32")
-_HUE_PLACES = 4
+_HUE_POSITIONS = 4
 
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
 class RandomColorJitter(RandomTransform):
-    """Changes brightness, contrast, saturation and hue of each image by random amounts in random order.
+    """Changes the brightness, contrast, saturation and hue of each image by random amounts in random order.
 
-    Brightness, contrast and saturation multiply: each blends the image with black, with its mean luma or
-    with its luma, `other + factor * (image - other)`, clipped to 0..255. Hue is turned in HSV.
+    Brightness, contrast and saturation blend the image with black, with its mean luma and with its luma:
+    `other + factor * (image - other)`, clipped to 0..255. Hue is shifted in HSV.
 
     Args:
-        brightness: Half-width around 1 (0.4 draws factors from 0.6 to 1.4), or a pair `(low, high)`.
-        contrast: The same.
-        saturation: The same.
-        hue: Half-width around 0 in turns (0.1 is 36 degrees either way), or a pair `(low, high)`.
-        probability: With which an image is changed.
-        seed: See `RandomTransform`.
-        **kwargs: Those of `keras.layers.Layer`.
+        brightness: Half-width of the factor around 1 (0.4 draws factors from 0.6 to 1.4), or a pair `(low, high)`.
+        contrast: Half-width of the factor around 1, or a pair `(low, high)`.
+        saturation: Half-width of the factor around 1, or a pair `(low, high)`.
+        hue: Half-width of the shift around 0, in turns (0.1 is up to 36 degrees), or a pair `(low, high)`.
+        probability: Probability of changing an image.
+        seed: Integer seed of the layer's own generator, or None for a random one.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: For a negative factor, a hue beyond half a turn, or images without 3 channels.
+        ValueError: If a factor is negative, the hue is shifted by more than half a turn, or images do not have 3
+            channels.
 
     Example:
 
@@ -44,27 +45,27 @@ class RandomColorJitter(RandomTransform):
 
     def __init__(self, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, probability=0.8, seed=None, **kwargs):
         super().__init__(probability=probability, seed=seed, **kwargs)
-        self.brightness = _bounds("brightness", brightness, centre=1.0)
-        self.contrast = _bounds("contrast", contrast, centre=1.0)
-        self.saturation = _bounds("saturation", saturation, centre=1.0)
-        self.hue = _bounds("hue", hue, centre=0.0, limits=(-0.5, 0.5))
+        self.brightness = _bounds("brightness", brightness, center=1.0)
+        self.contrast = _bounds("contrast", contrast, center=1.0)
+        self.saturation = _bounds("saturation", saturation, center=1.0)
+        self.hue = _bounds("hue", hue, center=0.0, limits=(-0.5, 0.5))
 
     def transformation_from(self, numbers, image_shape):
         bounds = (self.brightness, self.contrast, self.saturation)
         factors = ops.stack([uniform(numbers[:, i], *bounds[i]) for i in range(3)], axis=1)
-        order = ops.cast(ops.floor(numbers[:, 4] * (len(_ORDERS) * _HUE_PLACES)), "int32")
+        order = ops.cast(ops.floor(numbers[:, 4] * (len(_ORDERS) * _HUE_POSITIONS)), "int32")
         return {
             **super().transformation_from(numbers, image_shape),
             "factors": factors,
             "hue": uniform(numbers[:, 3], *self.hue),
-            "order": ops.take(_ORDERS, order // _HUE_PLACES, axis=0),
-            "hue_place": order % _HUE_PLACES,
+            "order": ops.take(_ORDERS, order // _HUE_POSITIONS, axis=0),
+            "hue_position": order % _HUE_POSITIONS,
         }
 
     def apply(self, planes, transformation):
-        # Contrast needs the mean of all that comes before it, so there is a half before it and a half after it.
+        # Contrast needs the mean of the result so far, so the operations before and after it are two kernels.
         check_rgb(planes)
-        first, second = _halves(*(transformation[name] for name in ("factors", "hue", "order", "hue_place")))
+        first, second = _halves(*(transformation[name] for name in ("factors", "hue", "order", "hue_position")))
         chosen = transformation["chosen"]
         planes = _first_half(planes, chosen, *first)
         return _second_half(planes, chosen, _mean_luma(planes), transformation["factors"][:, 1], *second)
@@ -80,27 +81,34 @@ class RandomColorJitter(RandomTransform):
 
 
 def check_rgb(planes):
-    """Raises ValueError if planes `(batch, height, channels, width)` have not 3 channels."""
+    """Checks that images have 3 channels.
+
+    Args:
+        planes: Tensor `(batch, height, channels, width)`.
+
+    Raises:
+        ValueError: If the number of channels is not 3.
+    """
     if planes.shape[2] != 3:
         raise ValueError(
-            "Colour transforms need RGB images, with 3 channels. "
-            f"Received: {planes.shape[2]} channels. Repeat a grey channel 3 times, or leave colour out "
-            "(views.multi_channel does)."
+            "Color transforms need RGB images, with 3 channels. "
+            f"Received: {planes.shape[2]} channels. Repeat a grayscale channel 3 times, or use views without color "
+            "transforms (views.multi_channel)."
         )
 
 
 def luma(planes):
-    """ITU-R 601 luma, as PIL converts to `L`: `(batch, height, 3, width)` to `(batch, height, 1, width)`."""
+    """Computes the ITU-R 601 luma, as PIL's mode `L`: `(batch, height, 3, width)` to `(batch, height, 1, width)`."""
     red, green, blue = _channels(planes)
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
-def turn_hue(planes, turns):
-    """Turns the hue of RGB images in HSV, keeping saturation and value.
+def shift_hue(planes, turns):
+    """Shifts the hue of RGB images in HSV, keeping saturation and value.
 
     Args:
         planes: Float tensor `(batch, height, 3, width)` on 0..255.
-        turns: `(batch,)`, in turns of the colour circle, from -0.5 to 0.5.
+        turns: Float tensor `(batch,)` of shifts in turns of the color circle, from -0.5 to 0.5.
 
     Returns:
         Tensor of the shape of `planes`.
@@ -109,19 +117,19 @@ def turn_hue(planes, turns):
     value = ops.maximum(ops.maximum(red, green), blue)
     least = ops.minimum(ops.minimum(red, green), blue)
     chroma = value - least
-    share = 1.0 / ops.where(chroma > 0.0, chroma, 1.0)
-    # The hue from red at 0 over green at 2 and blue at 4 to red at 6.
+    scale = 1.0 / ops.where(chroma > 0.0, chroma, 1.0)
+    # Hue on [0, 6): red is 0, green is 2, blue is 4.
     hue = ops.where(
         value == red,
-        (green - blue) * share,
-        ops.where(value == green, 2.0 + (blue - red) * share, 4.0 + (red - green) * share),
+        (green - blue) * scale,
+        ops.where(value == green, 2.0 + (blue - red) * scale, 4.0 + (red - green) * scale),
     )
     hue = hue + 6.0 * per_image(turns)
     hue = ops.where(hue < 0.0, hue + 6.0, hue)
     hue = ops.where(hue >= 6.0, hue - 6.0, hue)
     # HSV to RGB, all channels in one expression: red is |hue - 3| - 1, green 2 - |hue - 2|, blue 2 - |hue - 4|.
-    bend, sign, offset = (np.array(row, "float32")[:, None] for row in ((3, 2, 4), (1, -1, -1), (-1, 2, 2)))
-    return least + chroma * ops.clip(offset + sign * ops.abs(hue - bend), 0.0, 1.0)
+    vertex, sign, offset = (np.array(row, "float32")[:, None] for row in ((3, 2, 4), (1, -1, -1), (-1, 2, 2)))
+    return least + chroma * ops.clip(offset + sign * ops.abs(hue - vertex), 0.0, 1.0)
 
 
 def _channels(planes):
@@ -129,86 +137,86 @@ def _channels(planes):
 
 
 def _blend(planes, other, factor):
-    """`other + factor * (planes - other)`, clipped to 0..255."""
+    """Computes `other + factor * (planes - other)`, clipped to 0..255."""
     return ops.clip(planes + per_image(1.0 - factor) * (other - planes), 0.0, 255.0)
 
 
-def _blends(planes, factors, greys):
-    """Brightness and saturation in either order: two blends, with black, or with the luma where `greys` is 1."""
-    for place in range(2):
-        planes = _blend(planes, per_image(greys[:, place]) * luma(planes), factors[:, place])
+def _blends(planes, factors, uses_luma):
+    """Brightness and saturation in either order: two blends, with the luma where `uses_luma` is 1, else with black."""
+    for position in range(2):
+        planes = _blend(planes, per_image(uses_luma[:, position]) * luma(planes), factors[:, position])
     return planes
 
 
-def _half(planes, factors, greys, turns):
-    planes = _blends(planes, factors[:, 0], greys)
-    return _blends(turn_hue(planes, turns), factors[:, 1], greys)
+def _half(planes, factors, uses_luma, turns):
+    planes = _blends(planes, factors[:, 0], uses_luma)
+    return _blends(shift_hue(planes, turns), factors[:, 1], uses_luma)
 
 
 @fused
 def _first_half(planes, chosen, *half):
-    """What comes before contrast."""
+    """The operations before contrast."""
     planes = ops.cast(planes, "float32")
     return ops.where(per_image(chosen), _half(planes, *half), planes)
 
 
 @fused
 def _mean_luma(planes):
-    # As whole numbers, as fine as a sum below 2^31 allows: a sum of floats depends on its order, which XLA chooses by
-    # the number of images, and so on how many replicas a batch is divided over.
+    # Sums integers, in fixed point with as many bits as int32 allows. A float sum would depend on the order that XLA
+    # chooses, which depends on the number of images, and so on the number of replicas.
     pixels = ops.cast(ops.shape(planes)[1] * ops.shape(planes)[3], "float32")
-    parts = 2.0 ** ops.floor(ops.log2(2.0**23 / pixels))
-    totals = ops.sum(ops.cast(ops.round(parts * planes), "int32"), axis=(1, 3), keepdims=True)
-    # Twice the digits, of which the last may differ, and then half of them.
-    return ops.cast(luma(ops.cast(totals, "float64")) / ops.cast(parts * pixels, "float64"), "float32")
+    resolution = 2.0 ** ops.floor(ops.log2(2.0**23 / pixels))
+    totals = ops.sum(ops.cast(ops.round(resolution * planes), "int32"), axis=(1, 3), keepdims=True)
+    # In float64, whose last bits may differ between programs, and rounded to float32.
+    return ops.cast(luma(ops.cast(totals, "float64")) / ops.cast(resolution * pixels, "float64"), "float32")
 
 
 @fused
 def _second_half(planes, chosen, mean, contrast, *half):
-    """Contrast and what comes after it."""
+    """Contrast and the operations after it."""
     return ops.where(per_image(chosen), _half(_blend(planes, mean, contrast), *half), planes)
 
 
 @fused
-def _halves(factors, hue, order, hue_place):
-    """Sorts the drawn operations by whether they come before or after contrast, and before or after hue.
+def _halves(factors, hue, order, hue_position):
+    """Divides the operations into those before and those after contrast, and each half by hue.
 
     Returns:
-        For each of the two halves the factors `(batch, before or after hue, place)`, the booleans `(batch, place)` of
-        which place is saturation, and the turns of hue `(batch,)`. An operation that belongs elsewhere has the factor
-        1, or no turn.
+        For each half: the factors `(batch, before or after hue, position)`; floats `(batch, position)` that are 1 where
+        the operation is saturation and 0 where it is brightness; and the shift of hue `(batch,)`. Operations of the
+        other half have the factor 1 or the shift 0.
     """
-    place_of = [ops.argmax(ops.cast(order == operation, "int32"), axis=1) for operation in range(3)]
-    brightness, contrast, saturation = (ops.cast(place, "int32") for place in place_of)
+    positions = [ops.argmax(ops.cast(order == operation, "int32"), axis=1) for operation in range(3)]
+    brightness, contrast, saturation = (ops.cast(position, "int32") for position in positions)
     saturation_first = saturation < brightness
-    places = ops.stack([ops.minimum(brightness, saturation), ops.maximum(brightness, saturation)], axis=1)
-    greys = ops.stack([saturation_first, ops.logical_not(saturation_first)], axis=1)
-    drawn = ops.where(greys, factors[:, 2:3], factors[:, 0:1])
-    after_hue = places >= hue_place[:, None]
-    after_contrast = places > contrast[:, None]
-    hue_after_contrast = contrast < hue_place
+    pair = ops.stack([ops.minimum(brightness, saturation), ops.maximum(brightness, saturation)], axis=1)
+    is_saturation = ops.stack([saturation_first, ops.logical_not(saturation_first)], axis=1)
+    pair_factors = ops.where(is_saturation, factors[:, 2:3], factors[:, 0:1])
+    after_hue = pair >= hue_position[:, None]
+    after_contrast = pair > contrast[:, None]
+    hue_after_contrast = contrast < hue_position
     halves = []
     for second in (False, True):
-        here = after_contrast == second
-        moments = [ops.where(here & (after_hue == after), drawn, 1.0) for after in (False, True)]
+        in_half = after_contrast == second
+        by_hue = [ops.where(in_half & (after_hue == after), pair_factors, 1.0) for after in (False, True)]
         turns = ops.where(hue_after_contrast == second, hue, 0.0)
-        halves.append((ops.stack(moments, axis=1), ops.cast(greys, "float32"), turns))
+        halves.append((ops.stack(by_hue, axis=1), ops.cast(is_saturation, "float32"), turns))
     return halves
 
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
 class RandomGrayscale(RandomTransform):
-    """Replaces each image by its luma, in all three channels, with some probability.
+    """Randomly converts images to grayscale: the luma in all three channels.
 
     Args:
-        probability: With which an image turns grey.
-        seed: See `RandomTransform`.
-        **kwargs: Those of `keras.layers.Layer`.
+        probability: Probability of converting an image.
+        seed: Integer seed of the layer's own generator, or None for a random one.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Example:
 
-    >>> grey = RandomGrayscale(probability=1.0)(np.array([[[[255.0, 0.0, 0.0]]]]))
-    >>> [round(float(channel), 3) for channel in grey[0, 0, 0]]
+    >>> gray = RandomGrayscale(probability=1.0)(np.array([[[[255.0, 0.0, 0.0]]]]))
+    >>> [round(float(channel), 3) for channel in gray[0, 0, 0]]
     [76.245, 76.245, 76.245]
     """
 
@@ -219,18 +227,18 @@ class RandomGrayscale(RandomTransform):
 
     def apply(self, planes, transformation):
         check_rgb(planes)
-        return _turn_grey(planes, transformation["chosen"])
+        return _to_grayscale(planes, transformation["chosen"])
 
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
 class RandomSolarization(RandomTransform):
-    """Inverts the pixels at or above a threshold, `255 - x`, with some probability.
+    """Randomly solarizes images: inverts the pixels at or above a threshold, `255 - x`.
 
     Args:
-        threshold: On 0..255.
-        probability: With which an image is solarised.
-        seed: See `RandomTransform`.
-        **kwargs: Those of `keras.layers.Layer`.
+        threshold: Threshold on 0..255.
+        probability: Probability of solarizing an image.
+        seed: Integer seed of the layer's own generator, or None for a random one.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Example:
 
@@ -252,7 +260,7 @@ class RandomSolarization(RandomTransform):
 
 
 @fused
-def _turn_grey(planes, chosen):
+def _to_grayscale(planes, chosen):
     planes = ops.cast(planes, "float32")
     return ops.where(per_image(chosen), luma(planes), planes)
 
@@ -263,15 +271,15 @@ def _solarize(planes, chosen, *, threshold):
     return ops.where(per_image(chosen) & (planes >= threshold), 255.0 - planes, planes)
 
 
-def _bounds(name, strength, centre, limits=(0.0, float("inf"))):
-    """`(low, high)` from a half-width around `centre`, cut at the lower limit, or from the pair itself."""
+def _bounds(name, strength, center, limits=(0.0, float("inf"))):
+    """Makes `(low, high)` from a pair, or from a half-width around `center`, clipped at the lower limit."""
     if isinstance(strength, (int, float)):
-        low, high = max(centre - strength, limits[0]), centre + strength
+        low, high = max(center - strength, limits[0]), center + strength
     else:
         low, high = map(float, strength)
     if not limits[0] <= low <= high <= limits[1]:
         raise ValueError(
-            f"`{name}` must be a half-width around {centre} or a pair (low, high) within {limits}. "
-            f"Received: {name}={strength}"
+            f"`{name}` must be a half-width around {center} or a pair (low, high) within {limits}. "
+            f"Received: {name}={strength}. Use a smaller half-width, or a pair in ascending order."
         )
     return low, high

@@ -1,20 +1,22 @@
-"""One kernel where TensorFlow would run one for each operation, and the layout in which they are fast."""
+"""Fuses chains of operations into single kernels, and converts images to the layout in which they are fast."""
 
 import functools
 
 import keras
 from keras import ops
 
+from keras_barlow import tensorflow_internals
+
 
 def fused(function):
-    """Has XLA make one kernel of a function of tensors.
+    """Compiles a function of tensors with XLA into a single kernel.
 
-    The arithmetic of a view is a hundred cheap operations per pixel. Run one by one, each reads and writes every image
-    in main memory: 5 to 20 times as slow on a CPU. Inside a function that XLA compiles anyway, such as a whole training
-    step, it changes nothing. Backends other than TensorFlow compile by themselves.
+    A view takes a hundred cheap operations per pixel. Without fusion, each of them reads and writes all images in main
+    memory, which is 5 to 20 times slower on a CPU. Inside a function that XLA compiles anyway, such as a whole training
+    step, the decorator has no effect. Backends other than TensorFlow have compilers of their own.
 
     Args:
-        function: Pure function of tensors, and of hashable Python values given by keyword.
+        function: Pure function of tensors, with hashable Python values as keyword arguments.
 
     Returns:
         A function with the same arguments and results.
@@ -24,16 +26,14 @@ def fused(function):
     import tensorflow as tf
 
     compiled = tf.function(function, jit_compile=True, autograph=False)
-    # Images of many sizes are no mistake. Private, and without effect where TensorFlow drops it.
-    compiled._omit_frequent_tracing_warning = True
-    return functools.wraps(function)(compiled)
+    return functools.wraps(function)(tensorflow_internals.without_retracing_warning(compiled))
 
 
 def to_planes(images):
-    """Images `(batch, height, width, channels)` as rows of planes, `(batch, height, channels, width)`.
+    """Converts images `(batch, height, width, channels)` to planes `(batch, height, channels, width)`.
 
-    A row of one colour then lies in one piece, which is what vector instructions want. uint8 stays uint8, four times as
-    fast to read; all else becomes float32.
+    A row of one channel is then contiguous in memory, as vector instructions need it. uint8 images stay uint8, which is
+    four times faster to read; others become float32.
     """
     images = ops.convert_to_tensor(images)
     if keras.backend.standardize_dtype(images.dtype) != "uint8":
@@ -48,5 +48,5 @@ def _transposed(images):
 
 @fused
 def to_images(planes):
-    """Planes `(batch, height, channels, width)` as float32 images `(batch, height, width, channels)`."""
+    """Converts planes `(batch, height, channels, width)` to float32 images `(batch, height, width, channels)`."""
     return ops.transpose(ops.cast(planes, "float32"), (0, 1, 3, 2))

@@ -1,4 +1,4 @@
-"""Random resized crop and flip."""
+"""Random resized crops and horizontal flips."""
 
 import math
 
@@ -17,27 +17,27 @@ _ATTEMPTS = 10
 class RandomResizedCrop(RandomTransform):
     """Crops a random box from each image and resizes it, bicubic with antialiasing, as PIL does.
 
-    The box is drawn as in torchvision: ten attempts at an area uniform in `scale` and a ratio log-uniform in
-    `ratio`, rounded to whole pixels, the first that fits; else the largest central crop with an allowed
-    ratio. Each pixel is a weighted sum along one axis, then the other, so shapes are static.
+    Boxes are drawn as in torchvision: ten attempts with an area uniform in `scale` and an aspect ratio log-uniform in
+    `ratio`, rounded to whole pixels. The first box that fits is used, or else the largest central crop with an allowed
+    ratio. Each pixel is a weighted sum along one axis and then the other, so all shapes are static.
 
     Args:
         height: Height of the result in pixels.
         width: Width of the result in pixels.
-        scale: `(low, high)`: share of the image's area that is kept, in (0, 1].
-        ratio: `(low, high)`: width / height of the box.
-        seed: See `RandomTransform`.
-        **kwargs: Those of `keras.layers.Layer`.
+        scale: `(low, high)`, range of the fraction of the image's area that is kept, in (0, 1].
+        ratio: `(low, high)`, range of the aspect ratio of the box, width / height.
+        seed: Integer seed of the layer's own generator, or None for a random one.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
-        images: Tensor `(batch, H, W, channels)` on 0..255, `H` and `W` static.
+        images: Tensor `(batch, H, W, channels)` on 0..255 with static `H` and `W`.
         training: Python boolean. False resizes the whole image.
 
     Returns:
         Float32 tensor `(batch, height, width, channels)` on 0..255.
 
     Raises:
-        ValueError: For bounds that are no increasing pair of positive numbers, or a scale above 1.
+        ValueError: If `scale` or `ratio` is not an increasing pair of positive numbers, or the scale exceeds 1.
 
     Example:
 
@@ -54,7 +54,9 @@ class RandomResizedCrop(RandomTransform):
         self.scale = _increasing_pair("scale", scale)
         self.ratio = _increasing_pair("ratio", ratio)
         if self.scale[1] > 1:
-            raise ValueError(f"`scale` is a share of the image's area, at most 1. Received: scale={scale}")
+            raise ValueError(
+                f"`scale` is a fraction of the image's area, at most 1. Received: scale={scale}. Use values in (0, 1]."
+            )
 
     def transformation_from(self, numbers, image_shape):
         height, width = _static_size(image_shape)
@@ -84,12 +86,12 @@ class RandomResizedCrop(RandomTransform):
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
 class RandomFlip(RandomTransform):
-    """Mirrors each image left to right with some probability.
+    """Randomly flips images horizontally.
 
     Args:
-        probability: With which an image is mirrored.
-        seed: See `RandomTransform`.
-        **kwargs: Those of `keras.layers.Layer`.
+        probability: Probability of flipping an image.
+        seed: Integer seed of the layer's own generator, or None for a random one.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Example:
 
@@ -104,22 +106,22 @@ class RandomFlip(RandomTransform):
         super().__init__(probability=probability, seed=seed, **kwargs)
 
     def apply(self, planes, transformation):
-        return _mirror(planes, transformation["chosen"])
+        return _flip(planes, transformation["chosen"])
 
 
 @fused
 def random_boxes(numbers, image_height, image_width, *, scale, ratio):
-    """Draws one box for each image, as torchvision does.
+    """Draws one box per image, as torchvision does.
 
     Args:
-        numbers: Uniform numbers in [0, 1), `(batch, RandomResizedCrop.numbers_per_image)`.
-        image_height: Pixels, an integer or a float tensor `(batch,)`.
-        image_width: The same.
-        scale: `(low, high)`: share of the image's area that is kept.
-        ratio: `(low, high)`: width / height of the box.
+        numbers: Uniform random numbers in [0, 1), `(batch, RandomResizedCrop.numbers_per_image)`.
+        image_height: Height of the images in pixels, an integer or a float tensor `(batch,)`.
+        image_width: Width of the images in pixels, an integer or a float tensor `(batch,)`.
+        scale: `(low, high)`, range of the fraction of the image's area that is kept.
+        ratio: `(low, high)`, range of the aspect ratio of the box, width / height.
 
     Returns:
-        A dictionary of `top`, `left`, `height` and `width`, whole pixels as float32 `(batch,)`.
+        A dictionary of `top`, `left`, `height` and `width`: float32 tensors `(batch,)` of whole pixels.
     """
     ones = ops.ones((ops.shape(numbers)[0], 1))
     image_height = ops.reshape(ops.cast(image_height, "float32"), (-1, 1)) * ones
@@ -128,12 +130,12 @@ def random_boxes(numbers, image_height, image_width, *, scale, ratio):
     shape = ops.exp(uniform(numbers[:, _ATTEMPTS : 2 * _ATTEMPTS], *map(math.log, ratio)))
     heights, widths = ops.round(ops.sqrt(area / shape)), ops.round(ops.sqrt(area * shape))
     fits = (heights >= 1) & (heights <= image_height) & (widths >= 1) & (widths <= image_width)
-    # A last attempt that always fits: the largest central crop whose ratio is allowed.
+    # A last attempt that always fits: the largest central crop with an allowed ratio.
     heights = ops.concatenate([heights, ops.minimum(image_height, ops.round(image_width / ratio[0]))], axis=1)
     widths = ops.concatenate([widths, ops.minimum(image_width, ops.round(image_height * ratio[1]))], axis=1)
     first = ops.argmax(ops.concatenate([ops.cast(fits, "int32"), ops.ones_like(fits[:, :1], "int32")], axis=1), axis=1)
-    chosen = ops.one_hot(first, _ATTEMPTS + 1)
-    height, width = ops.sum(chosen * heights, axis=1), ops.sum(chosen * widths, axis=1)
+    selection = ops.one_hot(first, _ATTEMPTS + 1)
+    height, width = ops.sum(selection * heights, axis=1), ops.sum(selection * widths, axis=1)
     free_rows, free_columns = image_height[:, 0] - height, image_width[:, 0] - width
     attempted = first < _ATTEMPTS
     return {
@@ -146,28 +148,28 @@ def random_boxes(numbers, image_height, image_width, *, scale, ratio):
 
 @fused
 def _cubic_taps(start, length, *, size, target):
-    """The weights that resample a box to `target` pixels, reading only `[start, start + length)`.
+    """The weights that resample the pixels `[start, start + length)` to `target` pixels along one axis.
 
-    The cubic of Keys with a = -0.5, stretched by the scale where the box is larger than the target: PIL's
-    bicubic with antialiasing. Taps outside of the box are left out and the rest normalised.
+    The kernel is PIL's bicubic with antialiasing: Keys' cubic with a = -0.5, stretched by the scale if the box is
+    larger than the target. Taps outside the box are dropped, and the weights are renormalized.
 
     Args:
-        start: First pixel of the box, `(batch,)`.
-        length: Pixels of the box, `(batch,)`.
-        size: Pixels of the image, an integer.
-        target: Pixels of the result, an integer.
+        start: First pixel of the box, a float tensor `(batch,)`.
+        length: Length of the box in pixels, a float tensor `(batch,)`.
+        size: Length of the image in pixels, an integer.
+        target: Length of the result in pixels, an integer.
 
     Returns:
-        The pair of `Taps`; the weights of a pixel sum to 1.
+        The pair `(weights, reads)` of `Taps`; the weights of each pixel sum to 1.
     """
     start, length = start[:, None, None], length[:, None, None]
     scale = length / target
     stretch = ops.maximum(scale, 1.0)
-    centre = start + (np.arange(target, dtype="float32")[None, :, None] + 0.5) * scale
-    # The support is four pixels wide, stretched, and the box at most the image.
+    center = start + (np.arange(target, dtype="float32")[None, :, None] + 0.5) * scale
+    # The kernel is four pixels wide before it is stretched, and the box is no larger than the image.
     taps = np.arange(math.ceil(4 * max(size / target, 1)), dtype="float32")
-    pixel = ops.floor(centre - 2.0 * stretch + 0.5) + taps
-    x = ops.abs(pixel + 0.5 - centre) / stretch
+    pixel = ops.floor(center - 2.0 * stretch + 0.5) + taps
+    x = ops.abs(pixel + 0.5 - center) / stretch
     near = (1.5 * x - 2.5) * x * x + 1.0
     far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
     weights = ops.where(x < 1.0, near, ops.where(x < 2.0, far, 0.0))
@@ -176,7 +178,7 @@ def _cubic_taps(start, length, *, size, target):
 
 
 @fused
-def _mirror(planes, chosen):
+def _flip(planes, chosen):
     planes = ops.cast(planes, "float32")
     return ops.where(per_image(chosen), ops.flip(planes, axis=3), planes)
 
@@ -186,7 +188,8 @@ def _static_size(image_shape):
     if height is None or width is None:
         raise ValueError(
             "RandomResizedCrop needs images of a known height and width. "
-            f"Received: images.shape={tuple(image_shape)}. Resize or crop them to one size first, or set their shape."
+            f"Received: images.shape={tuple(image_shape)}. Resize or crop them to one size first, or set their static "
+            "shape."
         )
     return height, width
 
@@ -194,5 +197,7 @@ def _static_size(image_shape):
 def _increasing_pair(name, pair):
     low, high = map(float, pair)
     if not 0 < low <= high:
-        raise ValueError(f"`{name}` must be a pair (low, high) with 0 < low <= high. Received: {name}={pair}")
+        raise ValueError(
+            f"`{name}` must be a pair (low, high) with 0 < low <= high. Received: {name}={pair}. Use such a pair."
+        )
     return low, high

@@ -8,11 +8,11 @@ from keras_barlow.augmentations.fusion import fused
 
 
 class Taps(typing.NamedTuple):
-    """What each pixel of a result reads along one axis, and how much of it.
+    """The pixels that each pixel of the result reads along one axis, and their weights.
 
     Attributes:
         weights: Float tensor `(batch, target or 1, taps)`.
-        reads: Integer tensor `(batch or 1, target, taps)` of pixels, from 0.
+        reads: Integer tensor `(batch or 1, target, taps)` of pixel positions, from 0.
     """
 
     weights: object
@@ -20,12 +20,12 @@ class Taps(typing.NamedTuple):
 
 
 def resample(planes, rows, columns):
-    """Filters images along both axes, and clips what comes out to 0..255, as PIL does.
+    """Filters images along both axes, and clips the result to 0..255 after each, as PIL does.
 
     Args:
         planes: uint8 or float tensor `(batch, H, channels, W)`.
-        rows: `Taps` with the pixels of the result along the height.
-        columns: The same along the width.
+        rows: `Taps` along the height, one for each row of the result.
+        columns: `Taps` along the width, one for each column of the result.
 
     Returns:
         Float32 tensor `(batch, height, channels, width)`.
@@ -35,16 +35,16 @@ def resample(planes, rows, columns):
     return planes
 
 
-# A kernel of its own: reading across rows inside of the sum would be slower than both together.
+# A separate kernel, because reading across rows inside the sum would be slower than both kernels together.
 @fused
 def _swapped(planes):
-    """`(batch, height, channels, width)` as `(batch, width, channels, height)`."""
+    """Transposes `(batch, height, channels, width)` to `(batch, width, channels, height)`."""
     return ops.transpose(planes, (0, 3, 2, 1))
 
 
 @fused
 def _weighted_rows(planes, weights, reads):
-    """`sum_k weights[:, i, k] * planes[:, reads[:, i, k]]` for each row i of the result."""
+    """Computes `sum_k weights[:, i, k] * planes[:, reads[:, i, k]]` for each row i of the result."""
     batch, (height, channels, width) = ops.shape(planes)[0], planes.shape[1:]
     rows = ops.reshape(planes, (-1, channels, width))
     reads = reads + height * ops.arange(batch)[:, None, None]

@@ -1,4 +1,4 @@
-"""What every random transform shares: drawing from the table, applying, and the call that joins the two."""
+"""The base class of all random transforms: draws from the table of random numbers and applies the result."""
 
 import keras
 from keras import ops
@@ -8,14 +8,14 @@ from keras_barlow.augmentations.fusion import to_images, to_planes
 
 
 def check_probability(probability):
-    """Returns `probability`, or raises ValueError where it lies outside [0, 1]."""
+    """Checks that a probability is in [0, 1] and converts it to a float."""
     if not 0 <= probability <= 1:
-        raise ValueError(f"`probability` must be in [0, 1]. Received: probability={probability}")
+        raise ValueError(f"`probability` must be in [0, 1]. Received: probability={probability}. Use such a number.")
     return float(probability)
 
 
 def uniform(number, low, high):
-    """Maps uniform numbers in [0, 1) to [low, high)."""
+    """Maps uniform random numbers in [0, 1) to [low, high)."""
     return low + number * (high - low)
 
 
@@ -25,21 +25,20 @@ def per_image(values):
 
 
 class RandomTransform(keras.layers.Layer):
-    """Base class of the random, batched, serialisable image transforms.
+    """Base class of random, batched, serializable image transforms, which draw new parameters for every image.
 
     A subclass sets `numbers_per_image` and implements `transformation_from(numbers, image_shape)` and
-    `apply(planes, transformation)`, which leaves the images alone that are not chosen. Every image has a draw of its
-    own.
+    `apply(planes, transformation)`, which must leave images unchanged if they are not selected.
 
     Args:
-        probability: With which an image is transformed, in [0, 1].
-        seed: Integer for the layer's own draws, None for a random one. Within `views.Views` the numbers
-            come from the table of the view instead.
-        **kwargs: Those of `keras.layers.Layer`.
+        probability: Probability of transforming an image, in [0, 1].
+        seed: Integer seed of the layer's own generator, or None for a random one. Inside `views.Views` the random
+            numbers come from the table of the view instead.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
         images: uint8 or float tensor `(batch, height, width, channels)` on 0..255, or one image of rank 3.
-        training: Python boolean. False leaves the images as they are.
+        training: Python boolean. False returns the images unchanged.
 
     Returns:
         Float32 tensor on 0..255, also under a mixed dtype policy.
@@ -62,8 +61,8 @@ class RandomTransform(keras.layers.Layer):
             return ops.squeeze(self.call(images[None], training=training), axis=0)
         if len(images.shape) != 4:
             raise ValueError(
-                "Images must have the shape (batch, height, width, channels), or (height, width, channels) for "
-                f"one. Received: images.shape={tuple(images.shape)}"
+                "Images must have the shape (batch, height, width, channels), or (height, width, channels) for one "
+                f"image. Received: images.shape={tuple(images.shape)}. Add or remove axes."
             )
         transformation = self.get_random_transformation(images, training=training)
         return self.transform_images(images, transformation, training=training)
@@ -74,7 +73,7 @@ class RandomTransform(keras.layers.Layer):
         Args:
             data: Images `(batch, height, width, channels)`.
             training: Python boolean; False draws nothing and returns None.
-            seed: An integer, an integer key tensor `(2,)`, or None for the layer's own generator.
+            seed: Integer, integer key tensor `(2,)`, or None to use the layer's own generator.
 
         Returns:
             A dictionary of tensors with `batch` rows each, or None.
@@ -91,8 +90,8 @@ class RandomTransform(keras.layers.Layer):
 
         Args:
             images: Images `(batch, height, width, channels)` on 0..255.
-            transformation: What `get_random_transformation` returned.
-            training: Python boolean; False changes nothing.
+            transformation: Dictionary from `get_random_transformation`, or None.
+            training: Python boolean; False returns the images unchanged.
 
         Returns:
             Float32 images on 0..255.
@@ -100,29 +99,43 @@ class RandomTransform(keras.layers.Layer):
         return to_images(self.transform_planes(to_planes(images), transformation, training=training))
 
     def transform_planes(self, planes, transformation, training=True):
-        """The same on planes `(batch, height, channels, width)`, the layout in which transforms follow each other.
+        """Applies a transformation to planes, the layout in which transforms are chained.
 
         Args:
             planes: uint8 or float tensor `(batch, height, channels, width)` on 0..255.
-            transformation: What `get_random_transformation` returned.
-            training: Python boolean; False changes nothing.
+            transformation: Dictionary from `get_random_transformation`, or None.
+            training: Python boolean; False returns the planes unchanged.
 
         Returns:
-            Planes on 0..255: float32, or `planes` where nothing changes.
+            Float32 planes on 0..255, or `planes` itself if nothing changes.
         """
         if not training or transformation is None or self.probability == 0:
             return planes
         return self.apply(planes, transformation)
 
     def transformation_from(self, numbers, image_shape):
-        """Maps uniform numbers `(batch, numbers_per_image)` to the parameters of the transformation.
+        """Maps uniform random numbers to the parameters of the transformation.
 
-        The last column decides whether an image is transformed.
+        Args:
+            numbers: Float tensor `(batch, numbers_per_image)` in [0, 1). The last column selects the images that are
+                transformed.
+            image_shape: Shape of the images, `(batch, height, width, channels)`.
+
+        Returns:
+            A dictionary of tensors with `batch` rows each, including the booleans `chosen`.
         """
         return {"chosen": numbers[:, -1] < self.probability}
 
     def apply(self, planes, transformation):
-        """Transforms the chosen images, planes `(batch, height, channels, width)` to float32 planes."""
+        """Transforms the selected images.
+
+        Args:
+            planes: uint8 or float tensor `(batch, height, channels, width)` on 0..255.
+            transformation: Dictionary from `transformation_from`.
+
+        Returns:
+            Float32 planes `(batch, height, channels, width)` on 0..255.
+        """
         raise NotImplementedError
 
     def compute_output_shape(self, input_shape):

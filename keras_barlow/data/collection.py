@@ -1,26 +1,28 @@
-"""The interface of every collection of images of one size: shuffled batches, crops, rows."""
+"""The interface of every image dataset: shuffled batches, crop pairs, labeled batches, rows."""
 
 import functools
+import warnings
 
 import numpy as np
 import tensorflow as tf
 
 from keras_barlow.data import crops
+from keras_barlow.data.center_crop import center_cropped
 from keras_barlow.data.order import Batches, shuffled
 
 
 class Images:
-    """Images with their labels, if they have any. Made by `data.load`, or from arrays by `ArrayImages`.
+    """A dataset of images of one size, with optional labels.
+
+    `data.load` reads one from disk, and `ArrayImages` wraps arrays. `len(images)` is the number of images.
 
     Attributes:
-        image_size: Side of the images, in pixels; the short one, if they are not square.
+        image_size: Side of the images, in pixels; the shorter side if they are not square.
         image_shape: Tuple `(height, width, channels)`.
-        dtype: `"uint8"` or `"float32"`, on 0..255 either way.
-        labels: int64 array `(n,)`; or `(n, classes)` for images with several labels: 1 where the image has the label,
-            0 where not, -1 where it does not count; or None.
+        dtype: `"uint8"` or `"float32"`, both on 0..255.
+        labels: int64 array of class numbers `(n,)`; or multi-label targets `(n, classes)` with 1 for a label of the
+            image, 0 for other classes and -1 for classes that are ignored; or None.
         class_names: Tuple of strings, or None.
-
-    `len(images)` is the number of images.
     """
 
     image_size = None
@@ -34,17 +36,17 @@ class Images:
         return self.image_size, self.image_size, 3
 
     def batches(self, batch_size, seed=0):
-        """Shuffled batches for `BarlowTwins.fit`: all images in another order every epoch.
+        """Shuffled batches for `fit`, in a new order every epoch.
 
         Args:
-            batch_size: Images per batch, over all replicas.
-            seed: Integer that determines the orders.
+            batch_size: Number of images per batch, over all replicas.
+            seed: Integer that determines the order of the images.
 
         Returns:
             `Batches` of tensors `(batch_size, height, width, channels)`, of `dtype`.
 
         Raises:
-            ValueError: If there are fewer images than one batch holds.
+            ValueError: If there are fewer images than `batch_size`.
 
         Example:
 
@@ -55,28 +57,27 @@ class Images:
         """
         self._check_batch(batch_size)
 
-        def read(described):
-            return self._in_turn(described.map(lambda step, start, rows: rows))
+        def read(descriptions):
+            return self._read_batches(descriptions.map(lambda step, start, rows: rows))
 
         return Batches(batch_size, len(self) // batch_size, seed, functools.partial(self._shuffled, seed), read)
 
     def crop_pairs(self, batch_size, crop, seed=0):
-        """Shuffled batches of two random crops of each picture as it is on disk, for views that do not crop.
+        """Shuffled batches of two random crops of each original image, for views that do not crop.
 
-        A picture is decoded once, and cropped from all of its pixels, where `batches` has its centre in `image_size`.
-        The rest of the policy runs in the model: `views.barlow_twins(size, without="crop")`.
+        Each file is decoded once and cropped at its full resolution, whereas `batches` returns the center, resized to
+        `image_size`. The remaining transforms run in the model: `views.barlow_twins(size, without="crop")`.
 
         Args:
-            batch_size: Images per batch, over all replicas.
+            batch_size: Number of images per batch, over all replicas.
             crop: `augmentations.RandomResizedCrop`, or a pair of them for the two views.
-            seed: Integer that determines the orders and the boxes. Every step has its own boxes.
+            seed: Integer that determines the order of the images and the crop boxes.
 
         Returns:
             `Batches` of `((crop_a, crop_b),)`, uint8 tensors `(batch_size, height, width, 3)`.
 
         Raises:
-            ValueError: If there are fewer images than one batch holds, or the images are in memory, where their other
-                pixels are gone.
+            ValueError: If there are fewer images than `batch_size`, or the images are in memory, already resized.
 
         Example:
 
@@ -94,51 +95,59 @@ class Images:
         pair = crops.checked_crops(crop)
         describe, load = self._encoded()
 
-        def read(described):
-            dataset = crops.crop_pairs(described, describe, load, batch_size, self.decoder, pair, seed)
+        def read(descriptions):
+            dataset = crops.crop_pairs(descriptions, describe, load, batch_size, self.decoder, pair, seed)
             options = tf.data.Options()
-            # One picture per core is fastest; operations that also share the cores slow each other down.
+            # One image per core is fastest; parallelism inside an operation only competes for the same cores.
             options.threading.max_intra_op_parallelism = 1
-            return untuned(dataset.with_options(options))
+            return without_autotune(dataset.with_options(options))
 
         return Batches(batch_size, len(self) // batch_size, seed, functools.partial(self._shuffled, seed), read)
 
-    def labelled(self, batch_size, seed=0, crop=None):
-        """Shuffled batches with their labels, epoch after epoch without an end, for training with labels.
+    def labeled(self, batch_size, seed=0, crop=None):
+        """Shuffled batches with labels, repeated indefinitely, for supervised training.
 
         Args:
-            batch_size: Images per batch; the last of each epoch is as small as it comes.
-            seed: Integer that determines the orders.
-            crop: Side of the centre to cut out, in pixels; None for the whole image.
+            batch_size: Number of images per batch; the last batch of an epoch may be smaller.
+            seed: Integer that determines the order of the images.
+            crop: Side of the center crop, in pixels; None keeps the whole image.
 
         Returns:
             A `tf.data.Dataset` of `(images, labels)`: `(batch_size, size, size, channels)` and int64
             `(batch_size,)`.
 
         Raises:
-            ValueError: If there are no labels.
+            ValueError: If the images have no labels.
 
         Example:
 
         >>> import keras_barlow as kb
         >>> images = kb.data.ArrayImages(np.zeros((5, 4, 4, 3), "uint8"), labels=np.arange(5))
-        >>> [len(labels) for _, labels in images.labelled(batch_size=2).take(4)]
+        >>> [len(labels) for _, labels in images.labeled(batch_size=2).take(4)]
         [2, 2, 1, 2]
         """
         if self.labels is None:
-            raise ValueError("Labels are needed. Received: images without labels.")
+            raise ValueError(
+                "Supervised training needs labels. Received: images without labels. Load them with their labels."
+            )
         epochs = tf.data.Dataset.range(2**31)
         rows = epochs.flat_map(lambda epoch: shuffled(len(self), seed, epoch).batch(batch_size))
         labels = tf.constant(self.labels, "int64")
-        images = self._cropped(self._in_turn(rows), crop)
+        images = center_cropped(self._read_batches(rows), self.image_shape, crop)
         return tf.data.Dataset.zip(images, rows.map(lambda numbers: tf.gather(labels, numbers)))
 
+    def labelled(self, batch_size, seed=0, crop=None):
+        """Deprecated spelling of `labeled`."""
+        message = "Images.labelled is now Images.labeled. The old name will be removed in 0.3."
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return self.labeled(batch_size, seed, crop)
+
     def in_order(self, batch_size=256, crop=None):
-        """All images once, in the order of `labels`, the last batch as small as it comes.
+        """All images once, in the order of `labels`.
 
         Args:
-            batch_size: Images per batch.
-            crop: Side of the centre to cut out, in pixels; None for the whole image.
+            batch_size: Number of images per batch; the last batch may be smaller.
+            crop: Side of the center crop, in pixels; None keeps the whole image.
 
         Returns:
             A `tf.data.Dataset` of tensors `(batch_size, size, size, channels)`, of `dtype`.
@@ -146,13 +155,14 @@ class Images:
         Raises:
             ValueError: If the crop is larger than the images.
         """
-        return self._cropped(self._in_turn(tf.data.Dataset.range(len(self)).batch(batch_size)), crop)
+        rows = tf.data.Dataset.range(len(self)).batch(batch_size)
+        return center_cropped(self._read_batches(rows), self.image_shape, crop)
 
     def sample(self, count):
-        """Some images, evenly over the collection.
+        """Evenly spaced images of the dataset.
 
         Args:
-            count: Number of images; all of them if there are no more.
+            count: Number of images; all images are returned if there are fewer.
 
         Returns:
             The pair `(images, rows)`: an array `(count, height, width, channels)`, and their int64 row numbers.
@@ -161,7 +171,7 @@ class Images:
         return self.read(rows), rows
 
     def read(self, rows):
-        """The images of some rows.
+        """Reads images by row number.
 
         Args:
             rows: Integer array `(m,)`, in any order.
@@ -174,44 +184,33 @@ class Images:
     def _check_batch(self, batch_size):
         if batch_size > len(self):
             raise ValueError(
-                f"A batch must not be larger than the collection, {len(self)} images. Received: "
-                f"batch_size={batch_size}. Use a smaller one (--batch_size)."
+                f"A batch must not be larger than the dataset, {len(self)} images. Received: "
+                f"batch_size={batch_size}. Use a smaller batch size (--batch_size)."
             )
 
     def _shuffled(self, seed, epoch):
-        """What describes each image, in the order of an epoch (a tensor)."""
+        """The descriptions of all images, in the order of one epoch (a scalar tensor)."""
         return shuffled(len(self), seed, epoch)
 
     def _encoded(self):
         """The functions `describe` and `load` of `crops.crop_pairs`."""
         raise NotImplementedError
 
-    def _in_turn(self, batches):
-        """The images of batches of row numbers."""
-        # One batch at a time, by as many threads as serve it, and two batches ahead: no more memory than that.
-        return untuned(batches.map(self._read_tensor).prefetch(2))
-
-    def _cropped(self, batches, crop):
-        """The centres of batches of images."""
-        height, width, _ = self.image_shape
-        if crop is None or crop == height == width:
-            return batches
-        if not 1 <= crop <= min(height, width):
-            raise ValueError(
-                f"The crop must be from 1 to {min(height, width)} pixels, as the images are {height} x {width}. "
-                f"Received: crop={crop}. Load them larger, with data.load(..., image_size={crop})."
-            )
-        top, left = (height - crop) // 2, (width - crop) // 2
-        return batches.map(lambda images: images[:, top : top + crop, left : left + crop])
+    def _read_batches(self, batches):
+        """Maps batches of descriptions to batches of images."""
+        # Reads one batch at a time, two batches ahead, which bounds the memory; `read` is parallel inside a batch.
+        return without_autotune(batches.map(self._read_tensor).prefetch(2))
 
     def _read_tensor(self, rows):
         images = tf.numpy_function(self.read, [rows], tf.as_dtype(self.dtype), stateful=False)
         return tf.ensure_shape(images, (rows.shape[0], *self.image_shape))
 
 
-def untuned(dataset):
-    """The dataset without tf.data's automatic tuning: there is nothing to tune, and its thread makes each iteration
-    wait for the end of the one before, 4 seconds an epoch of 10 on two cores.
+def without_autotune(dataset):
+    """Disables tf.data's autotuning for a dataset.
+
+    These pipelines have nothing to tune, and the tuning thread delays every new iterator: 4 of 10 seconds per epoch on
+    two cores.
     """
     options = tf.data.Options()
     options.autotune.enabled = False

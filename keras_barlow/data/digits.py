@@ -1,4 +1,4 @@
-"""Drawn digits: labelled images for a first run, with no network."""
+"""Drawn digits: labeled images for a first run without a network."""
 
 import numpy as np
 from PIL import Image
@@ -10,20 +10,19 @@ _TEST_DIGITS = 360
 
 
 def digits(seed=0, copies=3):
-    """Scikit-learn's 1,797 handwritten digits, scattered over small coloured canvases.
+    """Draws scikit-learn's 1,797 handwritten digits in color at random positions.
 
-    The digits are split by class into 1,437 for training and 360 for testing BEFORE anything is drawn, so no
-    test image shows a training digit. Each digit is then drawn `copies` times on a black canvas of 32 x 32
-    pixels: 12 to 20 pixels high, tilted up to 20 degrees either way, at a random place, in a random colour
-    (each channel from 0.3 to 1).
+    The digits are split into 1,437 for training and 360 for testing BEFORE they are drawn, stratified by class, so no
+    test image shows a training digit. Each digit is drawn `copies` times on a black canvas of 32 x 32 pixels: 12 to 20
+    pixels high, rotated by up to 20 degrees, at a random position, in a random color (each channel from 0.3 to 1).
 
     Args:
-        seed: Integer: of the split and of the drawing.
-        copies: Images drawn of each digit.
+        seed: Integer that determines the split and the drawings.
+        copies: Number of images to draw of each digit.
 
     Returns:
         `(train_images, train_labels), (test_images, test_labels)`: uint8 arrays `(n, 32, 32, 3)` and int64
-        arrays `(n,)`, with n = 1437 * copies and 360 * copies.
+        arrays `(n,)`, with n = 1437 * copies for training and 360 * copies for testing.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Image files in a folder, or in a zip archive that stays packed."""
+"""Image files in a folder, or in a zip archive that is read in place."""
 
 import heapq
 import io
@@ -11,66 +11,89 @@ import tensorflow as tf
 
 from keras_barlow.data.names import IMAGE_SUFFIXES, LeftOut, entry_parts, is_hidden, is_image, printable, user_path
 
-# A larger file is no image that PIL would decode, and would fill the memory before that is known.
+# PIL would refuse to decode a larger file, but only after it has been read into memory.
 _LARGEST_FILE = 2**30
 _NOT_REGULAR = "broken links, or not regular files"
 _LINKED_TWICE = "linked folders that are read under another name"
 
 
 class Folder:
-    """The image files under a folder. Links are followed, every folder is read once.
+    """The image files in a folder and its subfolders. Links are followed, but every folder is read only once.
 
     Args:
-        path: The folder; `~` is the user's home.
+        path: Path of the folder; `~` is the user's home directory.
 
     Attributes:
-        names: Sorted paths of the image files, relative to the folder, with `/` between parts.
-        folders: Paths of the folders in it.
-        left_out: `LeftOut`: the files that are not read.
+        names: Sorted paths of the image files, relative to the folder, with `/` as separator.
+        folders: Paths of all subfolders, relative to the folder.
+        left_out: `LeftOut`, the files that are skipped.
 
     Raises:
-        ValueError: If the folder is not there, has a part that cannot be listed, or holds no image file.
+        ValueError: If the folder does not exist, a subfolder cannot be listed, or there is no image file.
     """
 
     def __init__(self, path):
         self.path = user_path(path)
         if not self.path.is_dir():
-            raise ValueError(f"The images must be in a folder. Received: {printable(path)}, no such folder.")
+            raise ValueError(
+                f"The images must be in a folder. Received: {printable(path)}, no such folder. Check the path."
+            )
         self.left_out = LeftOut()
-        files, self.folders = _walked(str(self.path), self.left_out)
+        files, self.folders = _walk(str(self.path), self.left_out)
         self.names = _image_names(files, self.left_out, path)
 
     def read(self, name):
-        """The bytes of a file, by its name."""
+        """Reads a file.
+
+        Args:
+            name: One of `names`.
+
+        Returns:
+            The contents of the file, as bytes.
+        """
         with (self.path / name).open("rb") as file:
             _check_size(os.fstat(file.fileno()).st_size)
             return file.read()
 
     def open(self, name):
-        """The file as a binary file object, and what `load` takes for it."""
+        """Opens a file.
+
+        Args:
+            name: One of `names`.
+
+        Returns:
+            The pair `(file, key)`: a binary file object, and the key of the file for `load`, as bytes.
+        """
         path = self.path / name
         _check_size(path.stat().st_size)
         return path.open("rb"), os.fsencode(path)
 
     def load(self, key):
-        """The bytes of a file as a tensor, by what `open` gave for it."""
+        """Reads a file in a graph.
+
+        Args:
+            key: String tensor, the key that `open` returned.
+
+        Returns:
+            String tensor with the contents of the file.
+        """
         return tf.io.read_file(key)
 
 
 class Archive:
-    """The image files of a zip archive, read in place: nothing is unpacked to disk.
+    """The image files in a zip archive, which is never unpacked to disk.
 
     Args:
-        path: The archive; `~` is the user's home.
+        path: Path of the archive; `~` is the user's home directory.
 
     Attributes:
-        names: Sorted names of the image files in one form, see `names.entry_parts`.
-        folders: Names of the folders in it.
-        left_out: `LeftOut`: the entries that are not read.
+        names: Sorted names of the image files, normalized as in `names.entry_parts`.
+        folders: Names of all folders in the archive.
+        left_out: `LeftOut`, the entries that are skipped.
 
     Raises:
-        ValueError: If the file is no readable zip archive, holds no image file, has an entry that points outside of
-            it or two of one name, or is encrypted.
+        ValueError: If the file is not a readable zip archive, has no image file, is encrypted, or has an entry that
+            points outside the archive or two entries of the same name.
     """
 
     def __init__(self, path):
@@ -80,10 +103,10 @@ class Archive:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 entries = archive.infolist()
-        # Damaged archives raise errors of many kinds.
+        # Damaged archives raise many kinds of errors.
         except Exception as error:
             raise ValueError(
-                f"The archive must be a readable .zip file. Received: {printable(path)} ({error})."
+                f"The archive must be a readable .zip file. Received: {printable(path)} ({error}). Create it again."
             ) from error
         files, folders = {}, set()
         for entry in entries:
@@ -101,8 +124,8 @@ class Archive:
             if name in files and is_image(name):
                 raise ValueError(
                     "Every image of an archive must have its own name. Received: "
-                    f"{files[name].orig_filename!r} and {entry.orig_filename!r} in {printable(path)}, which are one "
-                    "name. Pack the archive anew."
+                    f"{files[name].orig_filename!r} and {entry.orig_filename!r} in {printable(path)}, which are the "
+                    "same name. Create the archive again."
                 )
             files[name] = entry
         self.folders = sorted(folders)
@@ -110,12 +133,19 @@ class Archive:
         self._entries = {name: files[name] for name in self.names}
         if any(entry.flag_bits & 1 for entry in self._entries.values()):
             raise ValueError(
-                f"The archive must not be encrypted. Received: {printable(path)}. Pack it without a password."
+                f"The archive must not be encrypted. Received: {printable(path)}. Create it without a password."
             )
 
     def read(self, name):
-        """The bytes of an entry, by its name."""
-        # One open archive for each thread: a shared one takes a lock for every read.
+        """Reads an entry.
+
+        Args:
+            name: One of `names`.
+
+        Returns:
+            The contents of the entry, as bytes.
+        """
+        # One open archive per thread, because a shared one takes a lock for every read.
         if not hasattr(self._local, "archive"):
             self._local.archive = zipfile.ZipFile(self.path)
         entry = self._entries[name]
@@ -123,12 +153,26 @@ class Archive:
         return self._local.archive.read(entry)
 
     def open(self, name):
-        """The entry as a binary file object, and what `load` takes for it: its bytes, unpacked once."""
+        """Opens an entry.
+
+        Args:
+            name: One of `names`.
+
+        Returns:
+            The pair `(file, key)`: a binary file object, and the key of the entry for `load`: its unpacked contents.
+        """
         content = self.read(name)
         return io.BytesIO(content), content
 
     def load(self, key):
-        """The bytes of an entry as a tensor, by what `open` gave for it."""
+        """Returns the contents of an entry in a graph.
+
+        Args:
+            key: String tensor, the key that `open` returned.
+
+        Returns:
+            String tensor with the contents of the entry.
+        """
         return key
 
 
@@ -137,32 +181,32 @@ def _parts(entry, path):
         return entry_parts(entry.orig_filename)
     except ValueError as error:
         raise ValueError(
-            f"No entry of an archive may point outside of it. Received: {entry.orig_filename!r} in {printable(path)}. "
-            "Do not use this archive, or pack it anew."
+            f"No entry of an archive may point outside it. Received: {entry.orig_filename!r} in {printable(path)}. "
+            "Do not use this archive, or create it again."
         ) from error
 
 
-def _walked(root, left_out):
+def _walk(root, left_out):
     """Names of all files and of all folders below a folder.
 
-    `os.scandir` asks for no more than the directory holds. Links to folders are followed after everything else, and
-    each folder is read under one name: links that go in circles, or up, end there.
+    `os.scandir` gets the kinds of entries without a system call for each. Links to folders are followed last, and each
+    folder is read under one name only, so cyclic links and links to parents end the walk there.
     """
     files, folders, links = [], [], []
-    pending, seen = [""], None
+    pending, visited = [""], None
     while pending or links:
         if not pending:
-            if seen is None:
-                seen = {_identity(os.path.join(root, folder)) for folder in folders}
-                seen.update(map(_identity, _and_above(root)))
+            if visited is None:
+                visited = {_identity(os.path.join(root, folder)) for folder in folders}
+                visited.update(map(_identity, _with_parents(root)))
             pending.append(heapq.heappop(links))
         folder = pending.pop()
-        if seen is not None:
+        if visited is not None:
             identity = _identity(os.path.join(root, folder))
-            if identity in seen:
+            if identity in visited:
                 left_out.add(_LINKED_TWICE, folder)
                 continue
-            seen.add(identity)
+            visited.add(identity)
         if folder:
             folders.append(folder)
         for name, kind in _entries(root, folder):
@@ -178,7 +222,7 @@ def _walked(root, left_out):
 
 
 def _entries(root, folder):
-    """Names and kinds of what is in a folder, but for what systems hide there."""
+    """Names and kinds of the entries of a folder, without hidden and system files."""
     try:
         with os.scandir(os.path.join(root, folder)) as entries:
             return sorted(
@@ -189,7 +233,7 @@ def _entries(root, folder):
     except OSError as error:
         raise ValueError(
             f"Every folder must be readable. Received: {printable(os.path.join(root, folder))} "
-            f"({type(error).__name__}: {error.strerror}). Allow it with chmod u+rx, or move it elsewhere."
+            f"({type(error).__name__}: {error.strerror}). Run chmod u+rx on it, or move it elsewhere."
         ) from error
 
 
@@ -198,7 +242,7 @@ def _kind(entry):
         if entry.is_dir():
             return "link" if entry.is_symlink() else "folder"
         return "file" if entry.is_file() else "other"
-    # Links that go in a circle among themselves.
+    # Cyclic links.
     except OSError:
         return "other"
 
@@ -208,7 +252,7 @@ def _identity(path):
     return status.st_dev, status.st_ino
 
 
-def _and_above(path):
+def _with_parents(path):
     path = os.path.realpath(path)
     while path != os.path.dirname(path):
         yield path
@@ -218,7 +262,7 @@ def _and_above(path):
 
 def _check_size(size):
     if size > _LARGEST_FILE:
-        raise ValueError(f"it has {size / 2**30:.1f} GiB, an image file at most {_LARGEST_FILE / 2**30:.0f}")
+        raise ValueError(f"it has {size / 2**30:.1f} GiB; the limit is {_LARGEST_FILE / 2**30:.0f} GiB")
 
 
 def _image_names(names, left_out, path):
@@ -227,12 +271,12 @@ def _image_names(names, left_out, path):
         if is_image(name):
             images.append(name)
         else:
-            ending = os.path.splitext(name)[1].lower()
-            left_out.add(f"of another format ({ending or 'no ending'})", name)
+            suffix = os.path.splitext(name)[1].lower()
+            left_out.add(f"of another format ({suffix or 'no suffix'})", name)
     if not images:
-        found = f", but {left_out}" if left_out else ""
+        details = f", but {left_out}" if left_out else ""
         raise ValueError(
-            f"There must be image files ({', '.join(IMAGE_SUFFIXES)}). Received: {printable(path)}, which holds none"
-            f"{found}."
+            f"There must be image files ({', '.join(IMAGE_SUFFIXES)}). Received: {printable(path)}, which has none"
+            f"{details}. Convert the images to one of these formats, or check the path."
         )
     return images

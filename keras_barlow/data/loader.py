@@ -1,4 +1,4 @@
-"""`load`: the images of a folder, an archive, a NumPy file or a TFDS data set, for training and for testing."""
+"""`load`: training and test images from a folder, an archive, a NumPy file or a TFDS dataset."""
 
 import numpy as np
 from absl import logging
@@ -9,11 +9,12 @@ from keras_barlow.data.files import Archive, Folder
 from keras_barlow.data.images import ArrayImages, FileImages
 from keras_barlow.data.names import LeftOut, printable, user_path
 from keras_barlow.data.npz import read_npz
+from keras_barlow.data.per_class import first_of_each_class
 from keras_barlow.data.tfds import RecordImages, prepared_builder
 
 _HELD_OUT = 0.1
-# Read before anything else is done, so that a folder of broken files does not fail after an hour.
-_TRIED_FIRST = 16
+# Number of images to read immediately, so that a folder of broken files does not fail an hour later.
+_CHECKED_FIRST = 16
 
 
 def load(
@@ -30,47 +31,48 @@ def load(
     memory_limit=2**28,
     seed=0,
 ):
-    """The images to train on and, if there are labels, the images to test on.
+    """Loads images for training and, if they have labels, images for testing.
 
-    | `data_dir` | taken as |
+    | `data_dir` | contents |
     |---|---|
-    | a folder | image files (JPEG, PNG, WebP, BMP, TIFF, GIF), in sub-folders by class if they have labels |
-    | a `.zip` file | the same, read in place |
+    | a folder | image files (JPEG, PNG, WebP, BMP, TIFF, GIF); a subfolder per class if they have labels |
+    | a `.zip` file | the same layout, read without unpacking |
     | a `.npz` file | arrays `images`, `labels`; or `x_train`, `y_train`, `x_test`, `y_test`; or `train_images`, ... |
-    | with `dataset` | the folder of prepared TFDS data sets; None for TFDS' own |
+    | with `dataset` | the folder of prepared TFDS datasets; None for TFDS' default |
 
-    A folder or an archive may hold `train/` and `test/` (or `val/`), and `unlabeled/`, whose images are trained on with
-    `labels=False`; see `splits.find_splits`. Where labelled images have no test split, a tenth of each class is held
-    out. A warning counts and names what is left out: files of other formats, folders without an image, splits that
-    are not used. Every image becomes upright RGB, its short side is resized to `image_size` and
-    the centre cut out. Collections up to `memory_limit` are read at once and kept as uint8; larger ones stream from
-    disk, in constant memory.
+    A folder or an archive may contain `train/` and `test/` (or `val/`), and `unlabeled/`, which is used for training if
+    `labels=False`; `splits.find_splits` has the details. If labeled images have no test split, a tenth of each class is
+    held out. A warning counts and names everything that is skipped: files of other formats, folders without an image,
+    unused splits.
 
-    Images with several labels come from an `.npz` file whose labels are `(n, classes)`, of 1, 0 and -1 (does not
-    count), or from a TFDS data set with a list of classes named `labels`, such as `"voc/2007"`, whose difficult
-    objects do not count.
+    Every image is converted to upright RGB; its shorter side is resized to `image_size`, and the center is cropped.
+    Datasets up to `memory_limit` are read immediately and kept in memory as uint8; larger ones are streamed from disk
+    in constant memory.
+
+    Multi-label images come from a `.npz` file with labels `(n, classes)` of 1, 0 and -1 (ignored), or from a TFDS
+    dataset with a sequence of classes named `labels`, such as `"voc/2007"`, whose difficult objects are ignored.
 
     Args:
-        data_dir: Path, see above; `~` is the user's home.
+        data_dir: Path of the images, as in the table above; `~` is the user's home directory.
         image_size: Side of the images, in pixels.
-        dataset: Name of a TFDS data set, such as `"imagenette/160px"`.
+        dataset: Name of a TFDS dataset, such as `"imagenette/160px"`.
         train_split: TFDS split to train on, with an optional slice; `"train"` by default.
-        test_split: TFDS split to test on. Where neither split is given: `"test"`, or `"validation"`, or a tenth of
-            `"train"`.
-        train_per_class: Only the first so many training images of each class, by file name; None for all.
-        test_per_class: The same for testing.
-        labels: False to ignore classes: nothing can be evaluated then.
-        skip_corrupt: True to leave unreadable files out, with a count; every file is read once for that. By
-            default such a file is an error that names it.
-        download: True to let TFDS download a data set that is not on disk.
-        memory_limit: In bytes.
-        seed: Of what is held out.
+        test_split: TFDS split to test on. If neither split is passed: `"test"`, or else `"validation"`, or else a tenth
+            of `"train"`.
+        train_per_class: Number of training images to keep per class, the first by file name; None keeps all.
+        test_per_class: Number of test images to keep per class, the first by file name; None keeps all.
+        labels: Whether to use the classes. Without classes nothing can be evaluated.
+        skip_corrupt: Whether to skip unreadable files and log their number, which takes one pass over all files. By
+            default an unreadable file raises an error that names it.
+        download: Whether TFDS may download a dataset that is not on disk.
+        memory_limit: Size in bytes up to which a dataset is kept in memory.
+        seed: Integer that determines which images are held out.
 
     Returns:
-        The pair `(train, test)` of `Images`; test is None without labels.
+        The pair `(train, test)` of `Images`; `test` is None without labels.
 
     Raises:
-        ValueError: If there is nothing to read, or what there is cannot serve; the message has the remedy.
+        ValueError: If there are no images, or they cannot be used; the message says what to do.
 
     Example:
 
@@ -84,8 +86,9 @@ def load(
     """
     if dataset is None and (train_split or test_split):
         raise ValueError(
-            "train_split and test_split are for TFDS data sets; a folder has its splits as sub-folders train/ and "
-            f"test/. Received: train_split={train_split!r}, test_split={test_split!r}, dataset=None."
+            "train_split and test_split are for TFDS datasets. "
+            f"Received: train_split={train_split!r}, test_split={test_split!r}, dataset=None. "
+            "Put the splits of a folder into the subfolders train/ and test/."
         )
     decoder, left_out = Decoder(image_size), LeftOut()
     if dataset is not None:
@@ -100,39 +103,41 @@ def load(
         else:
             train, test = _files(path, decoder, labels, skip_corrupt, left_out)
         if left_out:
-            logging.warning("Left out of %s: %s", source, left_out)
+            logging.warning("Skipped in %s: %s", source, left_out)
     train, test = _first(train, train_per_class, source), _first(test, test_per_class, source)
     if len(train) < 2:
         raise ValueError(
             "There must be at least 2 images to train on: the loss compares features over a batch. "
-            f"Received: {len(train)} in {source}."
+            f"Received: {len(train)} in {source}. Add images."
         )
     if isinstance(train, FileImages):
-        train.sample(_TRIED_FIRST)
+        train.sample(_CHECKED_FIRST)
     if not isinstance(train, RecordImages) and train.labels is not None:
-        several = train.labels.ndim == 2
-        if not several:
+        multi_label = train.labels.ndim == 2
+        if not multi_label:
             splits.check_classes(train.labels, train.class_names, source)
         if test is None:
-            # Images with several labels are of no one class.
-            kept, held = splits.hold_out(np.zeros(len(train)) if several else train.labels, _HELD_OUT, seed)
-            train, test = train.take(kept), train.take(held)
-            logging.info("There is no test split: %d of %d images are held out.", len(held), len(held) + len(kept))
+            # Multi-label images cannot be stratified by class.
+            strata = np.zeros(len(train)) if multi_label else train.labels
+            train_rows, test_rows = splits.hold_out(strata, _HELD_OUT, seed)
+            logging.info("There is no test split: %d of %d images are held out.", len(test_rows), len(train))
+            train, test = train.take(train_rows), train.take(test_rows)
     if train.class_names is None:
         test = None
-    return _kept(train, memory_limit), _kept(test, memory_limit)
+    return _in_memory_if_small(train, memory_limit), _in_memory_if_small(test, memory_limit)
 
 
 def every_image(data_dir, image_size, skip_corrupt=False):
-    """Every image file of a folder or archive by its name, whatever folders it is in, read when it is needed.
+    """Opens all image files of a folder or archive, at any depth and without labels, and reads them on demand.
 
     Args:
-        data_dir: Folder or `.zip` file.
-        image_size: Side of the images, in pixels; see `load`.
-        skip_corrupt: True to leave unreadable files out, with a count. Otherwise the first is an error that names it.
+        data_dir: Path of a folder or a `.zip` file.
+        image_size: Side of the images, in pixels: the shorter side is resized to it, and the center is cropped.
+        skip_corrupt: Whether to skip unreadable files and log their number. By default an unreadable file raises an
+            error that names it.
 
     Returns:
-        `FileImages`, with `names` and without labels.
+        `FileImages`, whose `names` are the paths of the files.
 
     Raises:
         ValueError: If there is no image.
@@ -140,37 +145,23 @@ def every_image(data_dir, image_size, skip_corrupt=False):
     path = user_path(data_dir)
     files = _opened(path)
     if files.left_out:
-        logging.warning("Left out of %s: %s", printable(path), files.left_out)
+        logging.warning("Skipped in %s: %s", printable(path), files.left_out)
     images = FileImages(files, splits.Split(files.names, None, None), Decoder(image_size))
     return _readable(images, path) if skip_corrupt else images
 
 
-def inference_size(size):
-    """The side to which an image is brought before the centre of `size` pixels is cut out.
-
-    Args:
-        size: Side of an encoder's images, in pixels.
-
-    Returns:
-        256 for 224, as the field has it, and in proportion; up to 64 pixels the size itself.
-
-    Example:
-
-    >>> inference_size(224), inference_size(32)
-    (256, 32)
-    """
-    return round(size * 8 / 7) if size > 64 else size
-
-
 def _checked_path(path):
-    """The path, if it is a folder or a file: others may never end."""
+    """Returns the path of a folder or a file; rejects pipes and devices, which may never end."""
     try:
         if path.is_dir() or path.is_file():
             return path
-        what = "neither a file nor a folder" if path.exists() or path.is_symlink() else "no such folder or file"
+        problem = "neither a file nor a folder" if path.exists() or path.is_symlink() else "no such folder or file"
     except OSError as error:
-        what = error.strerror
-    raise ValueError(f"The images must be in a folder, a .zip or a .npz file. Received: {printable(path)}, {what}.")
+        problem = error.strerror
+    raise ValueError(
+        f"The images must be in a folder, a .zip or a .npz file. Received: {printable(path)}, {problem}. "
+        "Check --data_dir."
+    )
 
 
 def _opened(path):
@@ -180,12 +171,13 @@ def _opened(path):
 def _readable(images, source):
     images, errors = images.readable()
     if errors:
-        logging.warning("%d of %d files cannot be read and are left out:", len(errors), len(images) + len(errors))
+        logging.warning("%d of %d files cannot be read and are skipped:", len(errors), len(images) + len(errors))
         for error in errors[:10]:
             logging.warning("  %s", error.split("Received: ")[1].split(" Delete")[0])
     if not len(images):
         raise ValueError(
-            f"There must be a readable image. Received: {printable(source)}, whose {len(errors)} files are none."
+            "There must be a readable image. "
+            f"Received: {printable(source)}, where {len(errors)} files failed. Replace the damaged files."
         )
     return images
 
@@ -213,13 +205,13 @@ def _records(dataset, data_dir, train_split, test_split, decoder, labels, downlo
 
 
 def _test_split(builder, decoder, labels):
-    """The first split to test on whose examples have labels: those of ImageNet's test split are secret."""
+    """The first test split with labels. ImageNet, for one, does not publish the labels of its test split."""
     for split in ("test", "validation"):
         if split in builder.info.splits:
             numbers = RecordImages(builder, split, decoder, labels).first_labels()
             if numbers is None or len(numbers) == 0 or numbers.min() >= 0:
                 return split
-            logging.warning("The examples of %s, %s have no labels and are left out.", builder.info.name, split)
+            logging.warning("Skipped %s, %s: its examples have no labels.", builder.info.name, split)
     return None
 
 
@@ -228,21 +220,20 @@ def _first(images, per_class, source):
         return images
     if images.class_names is None:
         raise ValueError(
-            f"train_per_class and test_per_class need classes. Received: {source}, which has none. Leave them out "
-            "(--train_per_class=0 --test_per_class=0 where a recipe sets them)."
+            f"train_per_class and test_per_class need classes. Received: {source}, which has none. Omit them "
+            "(--train_per_class=0 --test_per_class=0 if a recipe sets them)."
         )
     if isinstance(images, RecordImages):
         images = images.in_memory()
     if images.labels.ndim == 2:
         raise ValueError(
-            "train_per_class and test_per_class need one class for each image. "
-            f"Received: {source}, whose images have several labels. Leave them out."
+            "train_per_class and test_per_class need exactly one class per image. "
+            f"Received: {source}, whose images have several labels. Omit them."
         )
-    return images.take(splits.first_of_each_class(images.labels, per_class))
+    return images.take(first_of_each_class(images.labels, per_class))
 
 
-def _kept(images, memory_limit):
-    """In memory, if there is room."""
+def _in_memory_if_small(images, memory_limit):
     if images is None or isinstance(images, ArrayImages):
         return images
     return images.in_memory() if 3 * images.image_size**2 * len(images) <= memory_limit else images

@@ -1,4 +1,4 @@
-"""Names of files and folders: paths that users type, names in archives, names in messages."""
+"""Names of files and folders: paths from users, entries of archives, names in messages."""
 
 import os
 import pathlib
@@ -6,21 +6,21 @@ import re
 import unicodedata
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-# What systems put beside people's files.
+# Files and folders that operating systems create next to the user's own.
 _SYSTEM_NAMES = ("__macosx", "thumbs.db", "desktop.ini", "@eadir")
 
 
 def user_path(path):
-    """The path that a user means: `~` is their home, and bytes are a name as the file system has it.
+    """Converts a path from the user: expands `~`, and decodes bytes as the file system does.
 
     Args:
         path: String, bytes or path object.
 
     Returns:
-        `pathlib.Path`.
+        A `pathlib.Path`.
 
     Raises:
-        ValueError: If there is no path, or no such home.
+        ValueError: If `path` is empty or not a path, or the home directory does not exist.
 
     Example:
 
@@ -29,22 +29,24 @@ def user_path(path):
     """
     try:
         text = os.fsdecode(path)
-        # An empty text would be the current folder.
+        # pathlib takes an empty string for the current folder.
         if not text or "\0" in text:
-            raise ValueError("a path has at least one character, and no zero bytes")
+            raise ValueError("a path has at least one character and no null bytes")
         return pathlib.Path(text).expanduser()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"There must be a path to the images. Received: {path!r} ({error}).") from error
+        raise ValueError(
+            f"There must be a path to the images. Received: {path!r} ({error}). Pass a string or a path object."
+        ) from error
 
 
 def printable(name):
-    """A name that can be printed, and put into a tensor or JSON, whatever its bytes are.
+    """Makes a file name valid UTF-8, so that it can be printed or stored in a tensor or JSON.
 
     Args:
-        name: String, where bytes that are no UTF-8 are surrogates, as `os.listdir` has them.
+        name: String from the file system, in which bytes that are not UTF-8 are surrogates.
 
     Returns:
-        String with such bytes as escapes.
+        A string in which these bytes are escaped.
 
     Example:
 
@@ -55,18 +57,18 @@ def printable(name):
 
 
 def entry_parts(name):
-    r"""The folders and the name of an entry in an archive: one form for every way in which tools write them.
+    r"""Splits and normalizes the name of an entry in an archive.
 
-    Windows separates with backslashes, bsdtar begins with `./`, macOS takes accents apart.
+    Tools write names differently: Windows uses backslashes, bsdtar adds `./`, macOS decomposes accents.
 
     Args:
-        name: Name as the archive has it.
+        name: Name of the entry as stored in the archive.
 
     Returns:
-        Tuple of strings, empty for an entry without a name.
+        Tuple of the folders and the file name; empty for an entry without a name.
 
     Raises:
-        ValueError: If the name points outside of the archive.
+        ValueError: If the name points outside the archive.
 
     Example:
 
@@ -81,13 +83,13 @@ def entry_parts(name):
 
 
 def class_name(folder):
-    """The class of images in a folder, the same whether its accents are apart (macOS) or not.
+    """The class name of a folder, with accents composed, because macOS decomposes them in file names.
 
     Args:
         folder: Name of the folder.
 
     Returns:
-        String.
+        A string in Unicode form NFC.
 
     Example:
 
@@ -98,17 +100,17 @@ def class_name(folder):
 
 
 def is_image(name):
-    """Whether a file has the ending of an image format that is read."""
+    """Whether a file name has the suffix of a supported image format."""
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def is_hidden(part):
-    """Whether a file or folder is one that systems hide or leave behind, as macOS does in archives."""
+    """Whether a file or folder is hidden or created by the operating system, as macOS does in archives."""
     return part.startswith(".") or part.lower() in _SYSTEM_NAMES
 
 
 class LeftOut:
-    """Counts what is not read, by reason, with the first names of each: told once, when all of it is known.
+    """Counts skipped files by reason and keeps their first names, for a single message at the end.
 
     Example:
 
@@ -125,30 +127,44 @@ class LeftOut:
         self._reasons = {}
 
     def add(self, reason, name):
-        """Counts one more name."""
+        """Adds a name.
+
+        Args:
+            reason: Why it is skipped, as the message says it.
+            name: Name of the file, folder or array.
+        """
         names = self._reasons.setdefault(reason, [0, []])
         names[0] += 1
         if len(names[1]) < self._NAMES:
             names[1].append(printable(name))
 
     def extend(self, reason, names):
-        """Counts more names."""
+        """Adds several names.
+
+        Args:
+            reason: Why they are skipped, as the message says it.
+            names: Iterable of names.
+        """
         for name in names:
             self.add(reason, name)
 
     def update(self, other):
-        """Takes over what another one counted."""
+        """Adds the reasons and names of another `LeftOut`.
+
+        Args:
+            other: `LeftOut`.
+        """
         self._reasons.update(other._reasons)
 
     def __bool__(self):
         return bool(self._reasons)
 
     def __str__(self):
-        # The reasons with the most names, in the order in which they were found.
+        # The reasons with the most names, in the order in which they were added.
         reasons = sorted(self._reasons, key=lambda reason: -self._reasons[reason][0])
-        shown = [reason for reason in self._reasons if reason in reasons[: self._REASONS]]
+        top_reasons = [reason for reason in self._reasons if reason in reasons[: self._REASONS]]
         text = []
-        for reason in shown:
+        for reason in top_reasons:
             count, names = self._reasons[reason]
             text.append(f"{count} {reason}: {', '.join(names)}{', ...' if count > len(names) else ''}")
         others = sum(self._reasons[reason][0] for reason in reasons[self._REASONS :])

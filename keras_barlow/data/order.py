@@ -1,31 +1,29 @@
-"""The global order: which images make up a batch is a function of the seed, the epoch and the batch alone."""
+"""The global order of the images: a batch is determined by the seed, the epoch and its number alone."""
 
 import tensorflow as tf
 
 from keras_barlow.distribution import Share
 
-# More epochs than any run has.
+# More epochs than any run needs.
 _EPOCHS = 2**31
 
 
 class Batches:
-    """The batches of a training run, in an order of its own for every epoch. Made by `Images.batches`.
+    """The batches of a training run, in a new order every epoch. `Images.batches` makes them, and `fit` takes them.
 
-    `BarlowTwins.fit` takes it. Batch b of epoch e holds the same images whoever asks: in a run that goes on where
-    another one stopped, and on several replicas or workers, each of which reads its own rows only. What is left
-    over at the end of an epoch, less than a batch, is another random handful in the next.
-
-    `len(batches)` is the number of batches in an epoch.
+    Batch b of epoch e always has the same images: after a resume, and on any number of replicas or workers, each of
+    which reads only its own rows. The images that are left over at the end of an epoch, less than one batch, are
+    different ones in the next. `len(batches)` is the number of batches per epoch.
 
     Args:
-        batch_size: Images per batch, over all replicas.
-        steps: Batches per epoch.
-        seed: Integer: of the orders.
-        rows: Function of an int64 scalar tensor, the epoch, that gives a `tf.data.Dataset` of the images' descriptions
-            in the order of that epoch.
-        read: Function of a `tf.data.Dataset` of `(step, start, descriptions)`: the number of the batch from the
-            beginning of the run, the first row in the batch, and the descriptions of some rows. It gives a
-            `tf.data.Dataset` of what is trained on.
+        batch_size: Number of images per batch, over all replicas.
+        steps: Number of batches per epoch.
+        seed: Integer that determines the order of the images.
+        rows: Function of the epoch, an int64 scalar tensor, that returns a `tf.data.Dataset` of the descriptions of
+            the images in the order of that epoch.
+        read: Function that maps a `tf.data.Dataset` of `(step, start, descriptions)` to a `tf.data.Dataset` of training
+            batches. `step` counts the batches of the run, `start` is the first row within the batch, and `descriptions`
+            identify the images of consecutive rows.
 
     Example:
 
@@ -49,38 +47,41 @@ class Batches:
         """The batches of one epoch.
 
         Args:
-            epoch: From 0.
+            epoch: Number of the epoch, from 0.
 
         Returns:
             A `tf.data.Dataset` of `len(batches)` elements.
         """
-        elements = self._read(self._described(epoch, 0, epoch + 1, Share()))
+        elements = self._read(self._descriptions(epoch, 0, epoch + 1, Share()))
         return elements.apply(tf.data.experimental.assert_cardinality(self.steps))
 
     def stream(self, epoch=0, batch=0, share=None):
-        """All batches from some place on, epoch after epoch without an end.
+        """All batches from a given one on, over all further epochs.
 
         Args:
-            epoch: From 0.
-            batch: Of that epoch, from 0.
-            share: `distribution.Share`: whose rows to read. The elements are the parts of these replicas, in turn. None
-                for whole batches.
+            epoch: Number of the first epoch, from 0.
+            batch: Number of the first batch within that epoch, from 0.
+            share: `distribution.Share`, the replicas whose rows to read, one element per replica; None reads whole
+                batches.
 
         Returns:
-            A `tf.data.Dataset`.
+            A `tf.data.Dataset` that never ends in practice.
 
         Raises:
-            ValueError: If the replicas' parts are not of one size.
+            ValueError: If the batch size is not a multiple of the number of replicas.
         """
         share = Share() if share is None else share
         self.check(share.replicas)
-        return self._read(self._described(epoch, batch, _EPOCHS, share))
+        return self._read(self._descriptions(epoch, batch, _EPOCHS, share))
 
     def check(self, replicas):
-        """Raises ValueError if a batch cannot be divided evenly.
+        """Checks that a batch can be divided evenly.
 
         Args:
-            replicas: Number of them.
+            replicas: Number of replicas.
+
+        Raises:
+            ValueError: If the batch size is not a multiple of it.
         """
         if self.batch_size % replicas:
             raise ValueError(
@@ -89,11 +90,11 @@ class Batches:
                 f"{max(1, self.batch_size // replicas) * replicas} (--batch_size)."
             )
 
-    def _described(self, epoch, batch, until, share):
+    def _descriptions(self, epoch, batch, until, share):
         def batches_of(number):
             first = tf.where(number == epoch, tf.constant(batch, "int64"), 0)
             rows = self._rows(number).skip(first * self.batch_size).batch(self.batch_size, drop_remainder=True)
-            steps = tf.data.Dataset.range(first, self.steps).map(lambda place: number * self.steps + place)
+            steps = tf.data.Dataset.range(first, self.steps).map(lambda index: number * self.steps + index)
             return tf.data.Dataset.zip(steps, rows)
 
         size = self.batch_size // share.replicas
@@ -107,49 +108,49 @@ class Batches:
 
 
 def order_of(x, steps_per_epoch=None):
-    """What the order of the training data depends on, so that a run can go on with the same.
+    """Describes the order of the training data, so that a resumed run can check that it continues in the same order.
 
     Args:
         x: `Batches`, or a `tf.data.Dataset` that is the same in every epoch.
-        steps_per_epoch: As for `fit`.
+        steps_per_epoch: Argument of `fit`, an integer or None.
 
     Returns:
-        A dictionary.
+        A dictionary of integers.
 
     Raises:
-        ValueError: For arrays, which Keras shuffles in an order that is lost, for datasets of unknown size, and for
-            epochs that end before `steps_per_epoch` because the dataset runs out of data.
+        ValueError: For arrays, because Keras does not record their shuffled order; for datasets of unknown size; and
+            for datasets that run out of data before `steps_per_epoch`.
     """
     if isinstance(x, Batches):
         return {"batch_size": x.batch_size, "steps": x.steps, "seed": x.seed}
     if not isinstance(x, tf.data.Dataset):
         raise ValueError(
-            "A run can go on only if the order of its images can be found again. Received: "
+            "A run can be resumed only if the order of its images can be reproduced. Received: "
             f"{type(x).__name__} and Checkpoints. Pass keras_barlow.data.ArrayImages(images).batches(batch_size)."
         )
     count = int(x.cardinality())
     if not steps_per_epoch and count < 1:
         raise ValueError(
-            "A run can go on only if the number of steps in an epoch is known. Received: a dataset of unknown size and "
-            "Checkpoints. Use dataset.repeat() with steps_per_epoch, or "
+            "A run can be resumed only if the number of steps in an epoch is known. Received: a dataset of unknown "
+            "size and Checkpoints. Use dataset.repeat() with steps_per_epoch, or "
             "dataset.apply(tf.data.experimental.assert_cardinality(steps))."
         )
     if steps_per_epoch and not fills_epochs(x, steps_per_epoch):
         size = f"{count} batches" if count >= 0 else "an unknown number of batches"
         raise ValueError(
-            "With Checkpoints every epoch must have `steps_per_epoch` batches, and a dataset that runs out of data "
+            "With Checkpoints every epoch must have `steps_per_epoch` batches, but this dataset runs out of data and "
             f"cuts one short. Received: steps_per_epoch={steps_per_epoch} and a dataset of {size}. Pass "
-            "dataset.repeat(), or steps_per_epoch=None for one pass over the dataset in each epoch."
+            "dataset.repeat(), or steps_per_epoch=None for one pass over the dataset per epoch."
         )
     return {"steps": steps_per_epoch or count}
 
 
 def fills_epochs(dataset, steps_per_epoch):
-    """Whether a dataset never ends in the middle of an epoch: it repeats itself, or holds some whole epochs.
+    """Whether a dataset never ends in the middle of an epoch: it is infinite, or a whole number of epochs long.
 
     Args:
         dataset: `tf.data.Dataset`.
-        steps_per_epoch: Integer.
+        steps_per_epoch: Number of batches per epoch.
 
     Returns:
         A Python boolean.
@@ -164,22 +165,22 @@ def fills_epochs(dataset, steps_per_epoch):
 
 
 def check_repeatable(dataset):
-    """Refuses a dataset whose first batch changes from pass to pass, as a shuffled one's does.
+    """Checks that a dataset yields the same first batch in every pass, which a reshuffled dataset does not.
 
     Args:
-        dataset: `tf.data.Dataset`. Its first batch is read twice.
+        dataset: `tf.data.Dataset`, whose first batch is read twice.
 
     Raises:
-        ValueError: If the two differ.
+        ValueError: If the two batches differ.
     """
     first, second = (_first_bytes(dataset) for _ in range(2))
     if first != second:
         raise ValueError(
-            "A run can go on exactly only if its dataset is the same in every pass. Received: a tf.data.Dataset whose "
-            "first batch was another one in the second pass, so it is shuffled anew or draws random numbers. Use "
-            "keras_barlow.data.ArrayImages(images).batches(batch_size), which shuffles in an order that can be found "
-            "again; or shuffle(..., seed=0, reshuffle_each_iteration=False); or Checkpoints(..., exact=False), which "
-            "resumes at the right step with other images."
+            "A run can be resumed exactly only if its dataset is the same in every pass. Received: a tf.data.Dataset "
+            "whose first batch differed in the second pass, because it is reshuffled or draws random numbers. Use "
+            "keras_barlow.data.ArrayImages(images).batches(batch_size), which shuffles in a reproducible order; or "
+            "shuffle(..., seed=0, reshuffle_each_iteration=False); or Checkpoints(..., exact=False), which resumes at "
+            "the right step with other images."
         )
 
 
@@ -189,37 +190,37 @@ def _first_bytes(dataset):
 
 
 def continued(dataset, epoch, batch, steps_per_epoch=None):
-    """A dataset for `fit` with `steps_per_epoch`, from some place on.
+    """Fast-forwards a dataset to the batch at which a run resumes.
 
     Args:
         dataset: `tf.data.Dataset`.
-        epoch: Epochs since the one that began with the dataset.
-        batch: Batch of that epoch, from 0.
-        steps_per_epoch: Whether every epoch goes on where the one before ended, as `fit` does if it is given; else
-            every epoch begins with the dataset.
+        epoch: Number of epochs since the one that started at the beginning of the dataset.
+        batch: Number of the batch within that epoch, from 0.
+        steps_per_epoch: Number of batches per epoch, if each epoch continues where the previous one ended, as in
+            `fit`; None if every epoch starts at the beginning of the dataset.
 
     Returns:
-        A `tf.data.Dataset` without an end.
+        A `tf.data.Dataset` from that batch on. A finite dataset is repeated indefinitely.
 
     Example:
 
     >>> [int(i) for i in continued(tf.data.Dataset.range(6), epoch=1, batch=1, steps_per_epoch=3).take(4)]
     [4, 5, 0, 1]
     """
-    place = batch if not steps_per_epoch else epoch * steps_per_epoch + batch
+    position = batch if not steps_per_epoch else epoch * steps_per_epoch + batch
     count = int(dataset.cardinality())
     if count > 0:
-        return dataset.skip(place % count).concatenate(dataset.repeat())
-    return dataset.skip(place)
+        return dataset.skip(position % count).concatenate(dataset.repeat())
+    return dataset.skip(position)
 
 
 def shuffled(count, seed, epoch):
-    """The numbers below `count` in an order of their own for every seed and epoch, without a buffer.
+    """A random permutation of the numbers below `count`, computed without a buffer.
 
     Args:
         count: Number of rows.
-        seed: Integer.
-        epoch: Integer or scalar integer tensor.
+        seed: Integer seed of the run.
+        epoch: Number of the epoch, an integer or a scalar integer tensor; each has its own permutation.
 
     Returns:
         A `tf.data.Dataset` of int64 scalars.
@@ -227,14 +228,14 @@ def shuffled(count, seed, epoch):
     key = order_key(seed, epoch)
 
     def row(index):
-        # The raw operation: tf.random.experimental.index_shuffle pads the seed to a length that it refuses.
+        # The raw op, because tf.random.experimental.index_shuffle pads the seed to a length that this op rejects.
         return tf.raw_ops.RandomIndexShuffle(index=index, seed=key, max_index=tf.constant(count - 1, "int64"), rounds=4)
 
     return tf.data.Dataset.range(count).map(row)
 
 
 def order_key(seed, epoch):
-    """Three well mixed numbers for one epoch's order, a uint32 tensor `(3,)`."""
-    # No view has a negative seed, so no view has this key.
+    """The key of the order of one epoch: three hashed numbers, a uint32 tensor `(3,)`."""
+    # Views have no negative seeds, so this key is never the key of a view.
     key = tf.stack([tf.constant(-1 - seed, "int64"), tf.cast(epoch, "int64")])
     return tf.random.stateless_uniform((3,), seed=key, minval=None, maxval=None, dtype=tf.uint32, alg="philox")

@@ -1,4 +1,4 @@
-"""Pictures composed of labelled ones, with the box and the class of each: for detection and for several labels."""
+"""Scenes composed of labeled images, with a box and a class for each object: for detection and multi-label tasks."""
 
 from typing import NamedTuple
 
@@ -9,12 +9,12 @@ _TRIES = 100
 
 
 class Scenes(NamedTuple):
-    """Pictures with the objects that are on them.
+    """Images with the boxes and classes of their objects.
 
     Attributes:
         images: uint8 array `(n, height, width, 3)`.
-        boxes: Float32 array `(n, objects, 4)`: left, top, right and bottom in pixels; -1 where there is no object.
-        labels: int64 array `(n, objects)`: the class of each; -1 where there is no object.
+        boxes: Float32 array `(n, objects, 4)`: left, top, right and bottom in pixels; padded with -1.
+        labels: int64 array `(n, objects)` of class numbers; padded with -1.
     """
 
     images: np.ndarray
@@ -23,64 +23,65 @@ class Scenes(NamedTuple):
 
 
 def scenes(images, labels, count, size=96, sides=(20, 40), objects=4, seed=0):
-    """Small pictures scattered over plain ones, apart from each other.
+    """Composes scenes of small images that do not overlap, on a background of one color.
 
     Args:
-        images: uint8 array `(m, side, side, 3)`.
-        labels: Integer array `(m,)`.
-        count: Number of scenes.
-        size: Their side, in pixels.
-        sides: Smallest and largest side at which a small picture is drawn, in pixels.
-        objects: At most so many on one scene, and at least one.
-        seed: Integer: of everything random.
+        images: uint8 array `(m, side, side, 3)` of objects.
+        labels: Integer array `(m,)`, the class of each object.
+        count: Number of scenes to compose.
+        size: Side of a scene, in pixels.
+        sides: Smallest and largest side of an object in a scene, in pixels.
+        objects: Maximum number of objects per scene; every scene has at least one.
+        seed: Integer that determines backgrounds, objects, sizes and positions.
 
     Returns:
         `Scenes`.
 
     Raises:
-        ValueError: If a small picture is larger than a scene, or none may be drawn.
+        ValueError: If an object would be larger than a scene, or there is nothing to draw.
 
     Example:
 
-    >>> drawn = scenes(np.zeros((5, 8, 8, 3), "uint8"), np.arange(5), count=2, size=32, sides=(8, 12))
-    >>> drawn.images.shape, drawn.boxes.shape, drawn.labels.shape
+    >>> result = scenes(np.zeros((5, 8, 8, 3), "uint8"), np.arange(5), count=2, size=32, sides=(8, 12))
+    >>> result.images.shape, result.boxes.shape, result.labels.shape
     ((2, 32, 32, 3), (2, 4, 4), (2, 4))
     """
     if not 1 <= sides[0] <= sides[1] <= size:
         raise ValueError(
-            "The sides must be a smallest and a largest one, from 1 to the side of the scene. "
-            f"Received: sides={sides}, size={size}."
+            "`sides` must be a pair (smallest, largest) from 1 to the side of the scene. "
+            f"Received: sides={sides}, size={size}. Use smaller sides or a larger size."
         )
     if objects < 1 or len(images) < 1:
         raise ValueError(
-            f"There must be something to draw. Received: objects={objects} of {len(images)} images. Use at least 1."
+            "A scene needs at least one object and one image to draw. "
+            f"Received: objects={objects} of {len(images)} images. Pass at least 1 of each."
         )
     rng = np.random.default_rng(seed)
-    drawn = Scenes(
+    result = Scenes(
         np.empty((count, size, size, 3), "uint8"),
         np.full((count, objects, 4), -1, "float32"),
         np.full((count, objects), -1, "int64"),
     )
-    for scene, boxes, classes in zip(*drawn, strict=True):
+    for scene, boxes, classes in zip(*result, strict=True):
         scene[:] = rng.integers(0, 256, 3)
-        places = _places(size, sides, int(rng.integers(1, objects + 1)), rng)
-        for number, (left, top, side) in enumerate(places):
+        squares = _disjoint_squares(size, sides, int(rng.integers(1, objects + 1)), rng)
+        for number, (left, top, side) in enumerate(squares):
             row = int(rng.integers(len(images)))
-            tile = Image.fromarray(images[row]).resize((side, side), Image.Resampling.BICUBIC)
-            scene[top : top + side, left : left + side] = tile
+            scaled = Image.fromarray(images[row]).resize((side, side), Image.Resampling.BICUBIC)
+            scene[top : top + side, left : left + side] = scaled
             boxes[number] = left, top, left + side, top + side
             classes[number] = labels[row]
-    return drawn
+    return result
 
 
-def _places(size, sides, wanted, rng):
-    """Left, top and side of squares that do not overlap; fewer than wanted where there is no room."""
-    places = []
+def _disjoint_squares(size, sides, count, rng):
+    """Left, top and side of up to `count` squares that do not overlap; fewer if they do not fit."""
+    squares = []
     for _ in range(_TRIES):
         side = int(rng.integers(sides[0], sides[1] + 1))
         left, top = (int(start) for start in rng.integers(0, size - side + 1, 2))
-        if all(left + side <= x or x + other <= left or top + side <= y or y + other <= top for x, y, other in places):
-            places.append((left, top, side))
-        if len(places) == wanted:
+        if all(left + side <= x or x + other <= left or top + side <= y or y + other <= top for x, y, other in squares):
+            squares.append((left, top, side))
+        if len(squares) == count:
             break
-    return places
+    return squares

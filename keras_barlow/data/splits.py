@@ -1,4 +1,4 @@
-"""Which files are for training and which for testing, and the class of each."""
+"""Divides files into training and test images, and finds the class of each."""
 
 import collections
 import dataclasses
@@ -7,6 +7,7 @@ import numpy as np
 from absl import logging
 
 from keras_barlow.data.names import LeftOut, class_name
+from keras_barlow.data.per_class import draw_per_class
 
 _ROLES = {
     "train": ("train", "training"),
@@ -14,18 +15,19 @@ _ROLES = {
     "val": ("val", "valid", "validation"),
     "unlabeled": ("unlabeled", "unlabelled"),
 }
-# Images beside the folders of classes are strays up to this share; more of them, and the folders are no classes.
+# Up to this fraction, images next to class folders are skipped as strays. If there are more, the folders are not
+# classes.
 _STRAYS = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Names of one split's files with their classes.
+    """The files of one split and their classes.
 
     Attributes:
-        names: File names, sorted.
+        names: Sorted list of file names.
         labels: int64 array of class numbers, or None.
-        class_names: Names of the classes in alphabetical order, or None.
+        class_names: Tuple of class names in alphabetical order, or None.
     """
 
     names: list
@@ -34,27 +36,26 @@ class Split:
 
 
 def find_splits(names, source, labels=True, left_out=None, folders=()):
-    """Divides the files of a folder or archive.
+    """Divides the files of a folder or archive into training and test images.
 
-    `train/` is a split beside `test/`, `val/` or `unlabeled/`, or alone, and a class beside anything else; without
-    splits everything is for training. Where `test/` and `val/` are both there, `val/` is left out. The images of
-    `unlabeled/` are for training without labels, and left out otherwise. Below that, sub-folders are classes; a tenth
-    of the images may lie beside them and is left out. A folder that holds nothing but one other folder is looked
-    through.
+    `train/` is a split if it is alone or next to `test/`, `val/` or `unlabeled/`; next to other folders it is a class.
+    Without splits all images are for training. `val/` is skipped if there is a `test/`, and `unlabeled/` is used only
+    for training without labels. The subfolders of a split are its classes; up to a tenth of the images may lie next to
+    them and is skipped. Folders that contain only one other folder are descended into.
 
     Args:
-        names: Names of image files, with `/` between parts.
-        source: What errors call the collection.
-        labels: False to ignore the classes.
-        left_out: `LeftOut` that counts the images in neither split; None to count nothing.
-        folders: Names of all folders, those without images too, which are counted.
+        names: Names of image files, with `/` as separator.
+        source: Name of the dataset, for messages.
+        labels: Whether to use the classes.
+        left_out: `LeftOut` that counts the images in neither split; None disables it.
+        folders: Names of all folders; those without an image are counted.
 
     Returns:
-        The pair `(train, test)` of `Split`; test may be None.
+        The pair `(train, test)` of `Split`; `test` may be None.
 
     Raises:
-        ValueError: If there is a test folder and no training folder, if a split is there under two names, or if the
-            classes of the two differ.
+        ValueError: If there is a test folder but no training folder, a split has two folders, or training and test
+            images have different classes.
 
     Example:
 
@@ -72,13 +73,13 @@ def find_splits(names, source, labels=True, left_out=None, folders=()):
     roles = _split_folders(parts - {None}, source)
     if "train" not in roles:
         return _split(names, depth, source, labels, left_out), None
-    judge = next((role for role in ("test", "val") if role in roles), None)
-    reasons = {None: f"beside {roles['train']}/"}
+    test_role = next((role for role in ("test", "val") if role in roles), None)
+    reasons = {None: f"next to {roles['train']}/"}
     if "unlabeled" in roles:
-        reasons[roles["unlabeled"]] = f"in {roles['unlabeled']}/ (labels=False, --nolabels, trains on them)"
-    if judge == "test" and "val" in roles:
-        reasons[roles["val"]] = f"in {roles['val']}/ (there is {roles['test']}/ to test on)"
-    members = {roles["train"]: [], roles.get(judge, ""): []}
+        reasons[roles["unlabeled"]] = f"in {roles['unlabeled']}/ (use labels=False, --nolabels, to train on them)"
+    if test_role == "test" and "val" in roles:
+        reasons[roles["val"]] = f"in {roles['val']}/ ({roles['test']}/ is used for testing)"
+    members = {roles["train"]: [], roles.get(test_role, ""): []}
     if not labels and "unlabeled" in roles:
         members[roles["unlabeled"]] = members[roles["train"]]
     for name in names:
@@ -86,27 +87,27 @@ def find_splits(names, source, labels=True, left_out=None, folders=()):
         if folder in members:
             members[folder].append(name)
         else:
-            left_out.add(reasons.get(folder, f"in {folder}/, beside {roles['train']}/"), name)
+            left_out.add(reasons.get(folder, f"in {folder}/, next to {roles['train']}/"), name)
     train = _split(members[roles["train"]], depth + 1, source, labels, left_out)
-    if judge is None:
+    if test_role is None:
         return train, None
-    test = _split(members[roles[judge]], depth + 1, source, labels, left_out)
+    test = _split(members[roles[test_role]], depth + 1, source, labels, left_out)
     if train.class_names != test.class_names:
         raise ValueError(
             "Training and test images must have the same classes. "
-            f"Received: {_shown(train)} in {roles['train']}/ and {_shown(test)} in {roles[judge]}/ of {source}. "
-            "Rename the folders, or ignore the classes with labels=False (--nolabels)."
+            f"Received: {_described(train)} in {roles['train']}/ and {_described(test)} in {roles[test_role]}/ of "
+            f"{source}. Rename the folders, or ignore the classes with labels=False (--nolabels)."
         )
     return train, test
 
 
 def check_classes(labels, class_names, source):
-    """Refuses a class with a single training image.
+    """Checks that every class has at least two training images.
 
     Args:
         labels: int64 array of class numbers.
-        class_names: Names of the classes.
-        source: What the error calls the collection.
+        class_names: Tuple of class names.
+        source: Name of the dataset, for the error message.
 
     Raises:
         ValueError: If a class has fewer than two images.
@@ -114,19 +115,19 @@ def check_classes(labels, class_names, source):
     counts = np.bincount(labels, minlength=len(class_names))
     if counts.min() < 2:
         raise ValueError(
-            "Every class needs at least 2 training images, one to compare with another. "
+            "Every class needs at least 2 training images. "
             f"Received: {counts.min()} of class {class_names[int(counts.argmin())]!r} in {source}. "
-            "Add images, delete the class, or ignore the classes with labels=False (--nolabels)."
+            "Add images, remove the class, or ignore the classes with labels=False (--nolabels)."
         )
 
 
 def hold_out(labels, share, seed):
-    """Rows for training and for testing, with `share` of each class, at least one image, in the second.
+    """Holds out a random fraction of each class, at least one image, for testing.
 
     Args:
         labels: int64 array of class numbers.
-        share: Float in (0, 1).
-        seed: Of the choice.
+        share: Fraction of each class to hold out, in (0, 1).
+        seed: Integer that determines which images are held out.
 
     Returns:
         The pair `(train_rows, test_rows)` of sorted int64 arrays.
@@ -137,37 +138,8 @@ def hold_out(labels, share, seed):
     >>> len(train_rows), len(test_rows)
     (3, 2)
     """
-    rng = np.random.default_rng(seed)
-    held = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        held.append(rng.choice(members, max(1, round(share * len(members))), replace=False))
-    test_rows = np.sort(np.concatenate(held))
+    test_rows = np.sort(draw_per_class(labels, lambda _, size: max(1, round(share * size)), seed))
     return np.setdiff1d(np.arange(len(labels)), test_rows), test_rows
-
-
-def first_of_each_class(labels, count):
-    """Rows of the first `count` images of each class, in order.
-
-    Args:
-        labels: int64 array of class numbers.
-        count: Images of each class.
-
-    Returns:
-        Sorted int64 array of rows.
-
-    Example:
-
-    >>> first_of_each_class(np.array([0, 1, 1, 0, 1]), count=2).tolist()
-    [0, 1, 2, 3]
-    """
-    seen = collections.Counter()
-    rows = []
-    for row, label in enumerate(np.asarray(labels).tolist()):
-        seen[label] += 1
-        if seen[label] <= count:
-            rows.append(row)
-    return np.array(rows, "int64")
 
 
 def _role(folder):
@@ -175,7 +147,7 @@ def _role(folder):
 
 
 def _split_folders(folders, source):
-    """The folder of each split; none where the folders are classes."""
+    """Maps the role of each split to its folder; empty if the folders are classes."""
     by_role = collections.defaultdict(list)
     for folder in sorted(folders):
         by_role[_role(folder)].append(folder)
@@ -185,33 +157,33 @@ def _split_folders(folders, source):
     if "train" not in by_role and not classes:
         raise ValueError(
             "There must be images to train on, in a folder train/. "
-            f"Received: {source}, which has {'/, '.join(sorted(folders))}/ only."
+            f"Received: {source}, which has {'/, '.join(sorted(folders))}/ only. Add train/, or rename the folders."
         )
     if "train" not in by_role or (classes and not by_role.keys() & {"test", "val"}):
-        named = [folder for found in by_role.values() for folder in found]
+        split_names = [name for names in by_role.values() for name in names]
         logging.warning(
-            "%s/ of %s are classes as the other folders are: splits are train/ beside test/ or val/.",
-            "/, ".join(named),
+            "%s/ of %s are read as classes, like the other folders: splits are train/ next to test/ or val/.",
+            "/, ".join(split_names),
             source,
         )
         return {}
-    for found in by_role.values():
-        if len(found) > 1:
+    for names in by_role.values():
+        if len(names) > 1:
             raise ValueError(
-                "Each split must be one folder. "
-                f"Received: {'/ and '.join(found)}/ in {source}. Put their images into one of them."
+                "Each split must be in one folder. "
+                f"Received: {'/ and '.join(names)}/ in {source}. Move their images into one of them."
             )
-    return {role: found[0] for role, found in by_role.items()}
+    return {role: names[0] for role, names in by_role.items()}
 
 
 def _empty(folders, names):
-    """The folders without an image, but for those inside of one."""
-    full = {""}
+    """The outermost folders without an image."""
+    nonempty = {""}
     for folder in {name.rpartition("/")[0] for name in names}:
-        while folder not in full:
-            full.add(folder)
+        while folder not in nonempty:
+            nonempty.add(folder)
             folder = folder.rpartition("/")[0]
-    return [folder for folder in sorted(folders) if folder not in full and folder.rpartition("/")[0] in full]
+    return [folder for folder in sorted(folders) if folder not in nonempty and folder.rpartition("/")[0] in nonempty]
 
 
 def _split(names, depth, source, labels, left_out):
@@ -222,27 +194,27 @@ def _split(names, depth, source, labels, left_out):
     class_names = tuple(sorted({class_name(folder) for folder in folders}))
     if loose > _STRAYS * len(names):
         logging.warning(
-            "%d of %d images lie beside the folders of %s, which are no classes then: nothing can be evaluated.",
+            "%d of %d images lie next to the folders of %s, so the folders are not classes: nothing can be evaluated.",
             *(loose, len(names), source),
         )
         return Split(names, None, None)
     if len(class_names) < 2:
-        logging.warning("The images of %s are of one class, %s: nothing can be evaluated.", source, class_names[0])
+        logging.warning("All images of %s are of one class, %s: nothing can be evaluated.", source, class_names[0])
         return Split(names, None, None)
     if loose:
-        left_out.extend("beside the folders of classes", [name for name in names if _part(name, depth) is None])
+        left_out.extend("next to the class folders", [name for name in names if _part(name, depth) is None])
         names = [name for name in names if _part(name, depth) is not None]
     numbers = {name: number for number, name in enumerate(class_names)}
     return Split(names, np.array([numbers[class_name(_part(name, depth))] for name in names], "int64"), class_names)
 
 
 def _part(name, depth):
-    """The folder of a file at a depth, None where the file itself is."""
+    """The folder of a file at a given depth; None if the file itself is at that depth."""
     parts = name.split("/")
     return parts[depth] if depth < len(parts) - 1 else None
 
 
-def _shown(split):
+def _described(split):
     if split.class_names is None:
         return "no classes"
     names = list(split.class_names)

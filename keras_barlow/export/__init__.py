@@ -1,4 +1,4 @@
-"""The encoder for others: SavedModel, ONNX, LiteRT, a model card, and the way to the hubs."""
+"""Export of encoders: SavedModel, ONNX and LiteRT files, model cards, and upload to model hubs."""
 
 from keras_barlow.export.classifier import Classifier, knn_head, linear_head
 from keras_barlow.export.formats import FORMATS, save_encoder

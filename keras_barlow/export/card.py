@@ -1,16 +1,18 @@
-"""The model card: what an encoder was trained on, what it takes, and how it is loaded."""
+"""The model card: training data, input format and usage of an exported encoder."""
 
 import hashlib
 import json
 import numbers
 import re
+import warnings
 
 import numpy as np
 
-_LICENCE = "unknown"
+_UNKNOWN_LICENSE = "unknown"
+_FIELDS = ("recipe", "data", "metrics", "license")
 _STAMP = "<!-- keras_barlow wrote this text; sha256 {digest} -->\n"
-_COLORS = {1: "gray", 3: "RGB", 4: "RGBA"}
-# Words that YAML reads as a boolean or as nothing.
+_COLORS = {1: "grayscale", 3: "RGB", 4: "RGBA"}
+# Words that YAML reads as a boolean or as null.
 _YAML_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none"}
 
 
@@ -22,25 +24,25 @@ def model_card(
     recipe=None,
     data=None,
     metrics=None,
-    licence=None,
+    license=None,
 ):
-    """The text of `README.md` in an export, with the header that the Hugging Face hub reads.
+    """Returns the text of `README.md` for an export, with the metadata header of the Hugging Face hub.
 
     Args:
         encoder: `keras.Model` with `input_shape` and `output_shape`.
         input_dtype: `"float32"` or `"uint8"`.
-        feature_maps: Whether the export gives them.
+        feature_maps: Whether the export has a `feature_maps` function.
         classifier: `Classifier` in the export, or None.
-        recipe: Dictionary of settings, or a string.
-        data: What it was trained on, a string.
-        metrics: Dictionary from names to numbers, strings, lists of them, or further dictionaries.
-        licence: Identifier of a licence, `"apache-2.0"`; one line.
+        recipe: Training settings, as a dictionary or a string.
+        data: Description of the training data, as a string.
+        metrics: Dictionary from names to numbers, strings, lists of them, or nested dictionaries.
+        license: License identifier on one line, such as `"apache-2.0"`.
 
     Returns:
-        A string of Markdown. It ends with a comment from which `save_encoder` knows that nobody has changed it.
+        A string of Markdown. Its last line is a checksum, by which `save_encoder` recognizes an unmodified card.
 
     Raises:
-        ValueError: If a field is of another kind.
+        ValueError: If a field has an unsupported type.
 
     Example:
 
@@ -52,7 +54,7 @@ def model_card(
     height, width, channels = encoder.input_shape[1:]
     values = "float32, in [0, 1]" if input_dtype == "float32" else "uint8, 0 to 255"
     features = encoder.output_shape[-1]
-    licence, license_field = _checked_licence(licence)
+    license, license_field = _checked_license(license)
     sides = f"{height or 'any height'}, {width or 'any width'}, {channels}"
     lines = [
         "---",
@@ -66,24 +68,24 @@ def model_card(
         "",
         "| | |",
         "|---|---|",
-        f"| images in | {_COLORS.get(channels, f'{channels} channels')}, `(batch, {sides})`, {values} |",
-        f"| features out | float32, `(batch, {features})` |",
+        f"| input | {_COLORS.get(channels, f'{channels} channels')}, `(batch, {sides})`, {values} |",
+        f"| output | float32, `(batch, {features})` |",
         f"| parameters | {encoder.count_params():,} |",
         f"| trained on | {'not stated' if data is None else _line(data)} |",
-        f"| licence | {licence} |",
+        f"| license | {license} |",
         "",
-        "Scale and standardisation are inside: give the images as they are said above.",
+        "Rescaling and standardization are built in.",
         "",
         "```python",
         "import tensorflow as tf",
         "",
-        'encoder = tf.saved_model.load("FOLDER")  # or hub.load of tensorflow_hub',
+        'encoder = tf.saved_model.load("FOLDER")  # or tensorflow_hub.load',
         *_code(height, width, channels, input_dtype, features),
     ]
     if feature_maps:
         lines.append('maps = encoder.feature_maps(images)  # "feature1", "feature2", ... and "default"')
     if classifier is not None:
-        lines.append("probabilities = encoder.classify(images)  # of encoder.class_names")
+        lines.append("probabilities = encoder.classify(images)  # one for each of encoder.class_names")
     lines.append("```")
     if classifier is not None:
         shown = ", ".join(map(_line, classifier.class_names[:20]))
@@ -100,8 +102,37 @@ def model_card(
     return _stamped("\n".join(lines) + "\n")
 
 
+def checked_fields(fields):
+    """Returns the user's fields for the card under their current names.
+
+    Args:
+        fields: Dictionary with any of `recipe`, `data`, `metrics` and `license`; or None. The spelling `licence` of
+            release 0.1 is accepted until release 0.3, with a warning.
+
+    Returns:
+        Dictionary of arguments of `model_card`.
+
+    Raises:
+        ValueError: If there is an unknown field, or both spellings are used.
+    """
+    fields = dict(fields or {})
+    if "licence" in fields and "license" not in fields:
+        warnings.warn(
+            "The card field `licence` is now `license`. The old spelling will be removed in 0.3.",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        fields["license"] = fields.pop("licence")
+    unknown = sorted(set(fields) - set(_FIELDS))
+    if unknown:
+        raise ValueError(
+            f"`card` may hold {', '.join(_FIELDS[:-1])} and {_FIELDS[-1]}. Received: {unknown[0]!r}. Remove it."
+        )
+    return fields
+
+
 def _code(height, width, channels, input_dtype, features):
-    """The lines that load an image and give its features."""
+    """Returns lines of code that load an image and compute its features."""
     scaled = " / 255" if input_dtype == "float32" else ""
     if channels not in _COLORS:
         sides = f"{height or 64}, {width or 64}, {channels}"
@@ -120,38 +151,38 @@ def _code(height, width, channels, input_dtype, features):
 
 
 def is_unchanged_card(content):
-    """Whether the bytes of a README.md are those of a model card as it was written."""
+    """Returns whether the bytes of a README.md are those of an unmodified model card."""
     text, start, _ = content.decode("utf-8", "replace").rpartition(_STAMP.split("{")[0])
     return bool(start) and _stamped(text).encode() == content
 
 
 def _stamped(text):
-    # A name from the file system may hold bytes that are no text.
+    # File names may contain bytes that are not valid UTF-8.
     text = text.encode("utf-8", "backslashreplace").decode()
     return text + _STAMP.format(digest=hashlib.sha256(text.encode()).hexdigest())
 
 
-def _checked_licence(licence):
-    """The licence as text for the table, and as a value of YAML."""
-    if licence is None:
-        return "not stated", _LICENCE
-    if not isinstance(licence, str) or not licence.strip() or not licence.isprintable():
+def _checked_license(license):
+    """The license as text for the table, and as a YAML value."""
+    if license is None:
+        return "not stated", _UNKNOWN_LICENSE
+    if not isinstance(license, str) or not license.strip() or not license.isprintable():
         raise ValueError(
-            "`licence` must be the identifier of a licence on one line, such as 'apache-2.0'. "
-            f"Received: licence={licence!r}. Put the text of a licence into a file of its own."
+            "`license` must be a license identifier on one line, such as 'apache-2.0'. "
+            f"Received: license={license!r}. Put the text of a license into a separate file."
         )
-    plain = re.fullmatch(r"[a-z][a-z0-9.+-]*", licence) and licence not in _YAML_WORDS
-    # A string of JSON is one of YAML, too.
-    return _line(licence), licence if plain else json.dumps(licence, ensure_ascii=False)
+    plain = re.fullmatch(r"[a-z][a-z0-9.+-]*", license) and license not in _YAML_WORDS
+    # A JSON string is also a YAML string.
+    return _line(license), license if plain else json.dumps(license, ensure_ascii=False)
 
 
 def _line(value):
-    """Text for one cell of a table: no line breaks, and no bars that would start another cell."""
+    """Formats a value for one cell of a table, without line breaks or unescaped bars."""
     return " ".join(str(value).split()).replace("|", "\\|")
 
 
 def _flat(argument, values, prefix=""):
-    """The pairs of name and text of a dictionary and of those inside it, `outer / inner`."""
+    """Yields pairs of a name and a text for all values of a nested dictionary; nested names are `outer / inner`."""
     if not isinstance(values, dict):
         raise ValueError(
             f"`{argument}` must be a dictionary from names to values. Received: {argument}={values!r}. "
@@ -179,7 +210,7 @@ def _value(argument, name, value):
     if isinstance(value, numbers.Real):
         return f"{float(value):.4g}"
     if isinstance(value, (list, tuple, set)):
-        return ", ".join(_value(argument, name, one) for one in value)
+        return ", ".join(_value(argument, name, item) for item in value)
     raise ValueError(
         f"`{argument}` may hold numbers, strings, lists of them and dictionaries. "
         f"Received: {argument}[{name!r}]={value!r} of type {type(value).__name__}. Convert it to a string."

@@ -1,4 +1,4 @@
-"""Classifiers that go into the export behind the encoder."""
+"""Classifiers that are exported together with the encoder."""
 
 import numpy as np
 import tensorflow as tf
@@ -9,12 +9,12 @@ from keras_barlow.labels import checked_features, checked_labels
 
 
 class Classifier(tf.Module):
-    """From features to the probabilities of classes.
+    """Maps features to class probabilities.
 
     Args:
         class_names: Name of each class.
         scores: Function from float32 features `(batch, features)` to probabilities `(batch, classes)`.
-        state: The `tf.Variable`s that it reads.
+        state: List of the `tf.Variable`s that `scores` reads.
 
     Example:
 
@@ -34,10 +34,10 @@ class Classifier(tf.Module):
 
 
 def check_classifier(classifier, features):
-    """Raises ValueError unless the classifier takes so many features and names as many classes as it scores.
+    """Raises ValueError unless the classifier fits the encoder and has one name per class.
 
     Args:
-        classifier: What is to go behind the encoder, or None.
+        classifier: `Classifier`, or None.
         features: Number of features of the encoder.
     """
     if classifier is None:
@@ -45,38 +45,38 @@ def check_classifier(classifier, features):
     if not callable(classifier) or not hasattr(classifier, "class_names"):
         raise ValueError(
             "`classifier` must be an export.Classifier, from linear_head or knn_head. "
-            f"Received: classifier={classifier!r}"
+            f"Received: classifier={classifier!r}."
         )
-    taken = tf.TensorSpec((None, features), tf.float32)
+    inputs = tf.TensorSpec((None, features), tf.float32)
     try:
-        scores = tf.function(lambda features: classifier(features)).get_concrete_function(taken).output_shapes
+        scores = tf.function(lambda features: classifier(features)).get_concrete_function(inputs).output_shapes
     except (ValueError, TypeError, tf.errors.OpError) as error:
         raise ValueError(
-            f"`classifier` must take the features of the encoder, (batch, {features}). Received: one that cannot: "
-            f"{str(error).splitlines()[0]}. Make it from features of this encoder."
+            f"`classifier` must accept the features of the encoder, (batch, {features}). Received: an error, "
+            f"{str(error).splitlines()[0]}. Fit the classifier to features of this encoder."
         ) from error
     count = len(classifier.class_names)
     if not isinstance(scores, tf.TensorShape) or scores.rank != 2 or scores[1] not in (None, count):
         raise ValueError(
-            f"`classifier` must give a probability for each of its class names. Received: {count} names for scores of "
-            f"shape {scores}."
+            f"`classifier` must return a probability for each of its class names. Received: {count} names for scores "
+            f"of shape {scores}. Pass one name per class."
         )
 
 
 def linear_head(features, labels, class_names=None, inverse_penalty=1.0):
-    """The logistic regression of `evaluation.linear_scores`, standardisation included.
+    """Creates the classifier of `evaluation.linear_scores`: logistic regression on standardized features.
 
     Args:
-        features: Float array `(n, features)` of labelled images.
-        labels: Integer array `(n,)`, 0 and up.
-        class_names: Name of each class; the numbers by default.
-        inverse_penalty: scikit-learn's `C`.
+        features: Float array `(n, features)` of labeled images.
+        labels: Integer array `(n,)` of class numbers from 0.
+        class_names: Name of each class. None uses the class numbers.
+        inverse_penalty: Inverse regularization strength, `C` in scikit-learn.
 
     Returns:
         `Classifier`, for `save_encoder(..., classifier=...)`.
 
     Raises:
-        ValueError: If labels and features, or labels and names, do not fit together.
+        ValueError: If the labels do not match the features or the class names.
     """
     features, labels, class_names = _checked(features, labels, class_names)
     kernel, bias = linear_classifier(features, labels, inverse_penalty)
@@ -86,20 +86,22 @@ def linear_head(features, labels, class_names=None, inverse_penalty=1.0):
 
 
 def knn_head(features, labels, class_names=None, k=20, temperature=0.1):
-    """The weighted votes of `evaluation.knn_scores`, as shares of all votes. The features go into the export.
+    """Creates the classifier of `evaluation.knn_scores`: weighted votes of nearest neighbors, normalized to sum to 1.
+
+    The export will contain the features.
 
     Args:
-        features: Float array `(n, features)` of labelled images.
-        labels: Integer array `(n,)`, 0 and up.
-        class_names: Name of each class; the numbers by default.
-        k: Number of neighbours, at most `n`.
-        temperature: Positive float.
+        features: Float array `(n, features)` of labeled images.
+        labels: Integer array `(n,)` of class numbers from 0.
+        class_names: Name of each class. None uses the class numbers.
+        k: Number of neighbors, at most `n`.
+        temperature: Softmax temperature of the votes, a positive float.
 
     Returns:
         `Classifier`, for `save_encoder(..., classifier=...)`.
 
     Raises:
-        ValueError: If labels and features, or labels and names, do not fit together, or `k` is not in 1..n.
+        ValueError: If the labels do not match the features or the class names, or `k` is not in 1..n.
 
     Example:
 
@@ -116,7 +118,7 @@ def knn_head(features, labels, class_names=None, k=20, temperature=0.1):
 
     def scores(features):
         similarities, rows = tf.math.top_k(tf.matmul(tf.math.l2_normalize(features, axis=1, epsilon=1e-24), bank), k)
-        # Softmax, so that one factor a row is taken off: no overflow, and shares of all votes.
+        # Softmax prevents overflow and normalizes the votes of each row.
         return tf.einsum("nk,nkc->nc", tf.nn.softmax(similarities / temperature), tf.gather(votes, rows))
 
     return Classifier(class_names, scores, [bank, votes])
@@ -129,7 +131,7 @@ def _checked(features, labels, class_names):
     class_names = tuple(map(str, range(count))) if class_names is None else tuple(class_names)
     if len(class_names) != count:
         raise ValueError(
-            f"Every class must have a name, and every name a class. Received: {len(class_names)} names for {count} "
-            "classes. Name the classes 0 to the largest label."
+            f"Every class must have one name. Received: {len(class_names)} names for {count} classes. "
+            "Name the classes from 0 to the largest label."
         )
     return features, labels, tuple(map(str, class_names))

@@ -1,4 +1,4 @@
-"""`save_encoder`: the encoder as a SavedModel, an ONNX or a LiteRT file."""
+"""`save_encoder`: export of the encoder to a SavedModel, ONNX or LiteRT."""
 
 import contextlib
 import functools
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_barlow import keras_internals, networks
 from keras_barlow.export import saved_model
-from keras_barlow.export.card import model_card
+from keras_barlow.export.card import checked_fields, model_card
 from keras_barlow.export.classifier import check_classifier
 from keras_barlow.export.writing import check_folder, local_path, whole_file, whole_folder
 
@@ -30,47 +30,47 @@ def save_encoder(
     check_range=True,
     card=None,
 ):
-    """Writes the encoder for others: this library is not needed to load it.
+    """Exports the encoder in a format that can be loaded without this library.
 
-    Images go in as float32 RGB in [0, 1], or with `input_dtype="uint8"` as they are in a file; features come out as
-    float32 `(batch, features)`. Scale and standardisation are inside. The batch size is free.
+    Inputs are float32 RGB images in [0, 1], or uint8 images with `input_dtype="uint8"`. Outputs are float32 features
+    `(batch, features)`. Rescaling and standardization are built in. The batch size is free.
 
-    A SavedModel is a folder with the reusable interface of TF Hub: the loaded object is called on images, takes
+    A SavedModel is a folder with the reusable interface of TF Hub. The loaded object is called on images, accepts
     `training=` as a Python boolean, and has `variables`, `trainable_variables` and `regularization_losses`, so it can
-    be fine-tuned. Its signatures, of which each takes `images` and returns `default`:
+    be fine-tuned. Each signature takes `images` and returns `default`:
 
-    | signature | returns |
+    | signature | outputs |
     |---|---|
     | `serving_default`, `image_feature_vector` | the features |
     | `image_feature_maps`, with `feature_maps=True` | the features, and `feature1`, `feature2`, ... after each stage |
-    | `image_classification`, with a `classifier` | the probabilities of its classes, whose names are in `class_names` |
+    | `image_classification`, with a `classifier` | probabilities of the classes in `class_names` |
 
     The latter two are also methods of the loaded object, `feature_maps(images)` and `classify(images)`.
 
-    The export is written to a hidden folder beside `path` and renamed when it is complete, so that an error leaves no
-    half of one, and an earlier export as it was. It replaces an earlier export and nothing else. Source paths of this
-    machine are not in it.
+    The export is written to a hidden folder next to `path` and renamed when it is complete. After an error, there is no
+    partial export, and an earlier export is intact. Only an earlier export is ever replaced. The export contains no
+    source paths of this machine.
 
     Args:
-        model: A `BarlowTwins` model, or an encoder by itself: a built `keras.Model` from images on 0..255.
-        path: Folder to write for `"saved_model"`, new, empty or an earlier export; a `.onnx` or `.tflite` file for the
-            others. `~` is the home folder.
-        format: `"saved_model"`, `"onnx"` (needs onnx and tf2onnx) or `"litert"`; the latter two in float32, features
-            only.
+        model: `BarlowTwins` model, or its encoder: a built `keras.Model` from images on 0..255 to features.
+        path: For `"saved_model"`, a folder that is new, empty or holds an earlier export. For the other formats, a
+            file that ends with `.onnx` or `.tflite`. `~` is expanded.
+        format: `"saved_model"`, `"onnx"` (needs onnx and tf2onnx) or `"litert"`. The latter two are in float32 and
+            return only the features.
         input_dtype: `"float32"` or `"uint8"`.
-        feature_maps: Whether a SavedModel also gives the maps after each stage of an encoder of `encoders`.
-        classifier: `linear_head` or `knn_head` to go behind the features in a SavedModel; or None.
-        check_range: Whether a SavedModel for images in [0, 1] says so, once and on stderr, when it is given images that
-            look like 0..255. XLA cannot compile that: False where the export is to be compiled, as for TPUs.
-        card: Dictionary of what the model card, `README.md` in the folder of a SavedModel, is to say: `recipe`, `data`,
-            `metrics`, `licence`, each optional; see `card.model_card`.
+        feature_maps: Whether a SavedModel also returns the maps after each stage of an encoder of `encoders`.
+        classifier: Classifier from `linear_head` or `knn_head` to add to a SavedModel, or None.
+        check_range: Whether a SavedModel for images in [0, 1] warns once, on stderr, about images that look like
+            0..255. XLA cannot compile this check: use False if the export is to be compiled, as for TPUs.
+        card: Dictionary of optional fields for the model card, `README.md` in the folder of a SavedModel: `recipe`,
+            `data`, `metrics` and `license` (see `card.model_card`).
 
     Returns:
         `path`, a string.
 
     Raises:
-        ValueError: If the model is not built or is no encoder, the format, the input or the file's ending is another,
-            the card has fields that it cannot show, the classifier is for other features, or `path` holds other files.
+        ValueError: If the model is not a built encoder, the format, dtype or file suffix is unknown, the card has an
+            unsupported field, the classifier does not fit the encoder, or `path` holds other files.
         ImportError: If a package that the format needs is not installed.
 
     Example:
@@ -92,13 +92,11 @@ def save_encoder(
             f"`format` must be one of {FORMATS}, and `input_dtype` 'float32' or 'uint8'. "
             f"Received: format={format!r}, input_dtype={input_dtype!r}."
         )
-    unknown = sorted(set(card or {}) - {"recipe", "data", "metrics", "licence"})
-    if unknown:
-        raise ValueError(f"`card` may hold recipe, data, metrics and licence. Received: {unknown[0]!r}.")
+    card = checked_fields(card)
     path = local_path(path)
     if format == "saved_model":
         check_classifier(classifier, encoder.output_shape[-1])
-        text = model_card(encoder, input_dtype, feature_maps, classifier, **(card or {}))
+        text = model_card(encoder, input_dtype, feature_maps, classifier, **card)
         check_folder(path)
         with whole_folder(path) as folder:
             saved_model.save(encoder, folder, input_dtype, feature_maps, classifier, check_range)
@@ -106,10 +104,13 @@ def save_encoder(
         return str(path)
     if feature_maps or classifier is not None or card:
         raise ValueError(
-            f"Feature maps, a classifier and a model card are for a SavedModel. Received: format={format!r} with them."
+            f"Feature maps, a classifier and a model card are for a SavedModel. Received: format={format!r} with them. "
+            "Use format='saved_model', or drop them."
         )
     if path.suffix != _SUFFIXES[format]:
-        raise ValueError(f"The file must end with {_SUFFIXES[format]} for {format!r}. Received: path={str(path)!r}.")
+        raise ValueError(
+            f"The file must end with {_SUFFIXES[format]} for {format!r}. Received: path={str(path)!r}. Rename it."
+        )
     _check_installed(format)
     with whole_file(path) as file:
         _convert(encoder, file, format, input_dtype)
@@ -117,16 +118,16 @@ def save_encoder(
 
 
 def _convert(encoder, file, format, input_dtype):
-    """Writes the ONNX or LiteRT file."""
+    """Writes an ONNX or LiteRT file."""
     _check_float32_weights(encoder, format)
     images = keras.Input(encoder.input_shape[1:], dtype=input_dtype, name="images")
     try:
         with _in_float32(encoder), warnings.catch_warnings():
-            # Keras asks NumPy for names that it used to have.
+            # Keras uses names that NumPy has removed.
             warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
             whole = keras.Model(images, encoder(_on_255(images)), name="encoder")
             if format == "onnx":
-                # Keras exports what has been called.
+                # Keras exports only models that have been called.
                 whole(images)
                 whole.export(str(file), format="onnx", verbose=False)
             else:
@@ -135,20 +136,20 @@ def _convert(encoder, file, format, input_dtype):
         raise
     except Exception as error:
         raise ValueError(
-            f"Every layer of the encoder must have a form in {format!r}. Received: model={encoder.name!r}, at which "
-            f"the converter stopped: {str(error)[:500]}. Export it as a SavedModel, which has them all."
+            f"Every layer of the encoder must be convertible to {format!r}. Received: model={encoder.name!r}; the "
+            f"converter stopped: {str(error)[:500]}. Export a SavedModel, which supports all layers."
         ) from error
 
 
 def _litert(whole):
-    """The bytes of a LiteRT file whose signature takes `images` and returns `output_0`.
+    """Returns the bytes of a LiteRT file whose signature takes `images` and returns `output_0`.
 
-    What `keras.Model.export(format="litert")` does since Keras 3.12, so that older ones have it too.
+    Does the same as `keras.Model.export(format="litert")` of Keras 3.12, for older versions too.
     """
-    taken = tf.TensorSpec(whole.inputs[0].shape, whole.inputs[0].dtype, name="images")
+    images = tf.TensorSpec(whole.inputs[0].shape, whole.inputs[0].dtype, name="images")
     archive = keras.export.ExportArchive()
     archive.track(whole)
-    archive.add_endpoint("serve", functools.partial(whole.__call__, training=False), input_signature=[taken])
+    archive.add_endpoint("serve", functools.partial(whole.__call__, training=False), input_signature=[images])
     with saved_model.without_progress_logs(), tempfile.TemporaryDirectory() as folder:
         archive.write_out(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
@@ -163,7 +164,10 @@ def _on_255(images):
 
 @contextlib.contextmanager
 def _in_float32(encoder):
-    """Computes without mixed precision, which the other formats do not have, in nested models too."""
+    """Disables mixed precision, which the other formats lack, in the encoder and all nested models.
+
+    The layers are changed in place and restored, because layers of the user may not be serializable for a copy.
+    """
     layers = [layer for layer in keras_internals.flat_layers(encoder) if layer.compute_dtype in _HALF]
     policies = [layer.dtype_policy for layer in layers]
     try:
@@ -176,11 +180,11 @@ def _in_float32(encoder):
 
 
 def _check_float32_weights(encoder, format):
-    stored = sorted({variable.dtype for variable in encoder.variables} & set(_HALF))
-    if stored:
+    dtypes = sorted({variable.dtype for variable in encoder.variables} & set(_HALF))
+    if dtypes:
         raise ValueError(
-            f"{format!r} needs weights in float32. Received: model={encoder.name!r} with weights in {stored[0]}. Build "
-            "it again under the policy 'float32' or 'mixed_bfloat16', copy the weights with "
+            f"{format!r} needs weights in float32. Received: model={encoder.name!r} with weights in {dtypes[0]}. "
+            "Rebuild it under the policy 'float32' or 'mixed_bfloat16', copy the weights with "
             "set_weights([weight.astype('float32') for weight in encoder.get_weights()]) and export the copy."
         )
 

@@ -1,10 +1,11 @@
-"""An encoder to Kaggle Models or to the Hugging Face hub, through their own clients."""
+"""Upload of an encoder to Kaggle Models or the Hugging Face hub, through their official clients."""
 
 import importlib
 import re
 import shutil
 import tempfile
 
+from keras_barlow.export.card import checked_fields
 from keras_barlow.export.formats import save_encoder
 from keras_barlow.export.writing import check_folder, local_path
 
@@ -13,50 +14,51 @@ def to_kaggle(model, handle, folder=None, dry_run=False, version_notes="", **exp
     """Publishes the SavedModel of an encoder as a new version of a model on Kaggle.
 
     Args:
-        model: See `save_encoder`.
-        handle: `"owner/model/tensorFlow2/variation"`.
-        folder: Where to write what is uploaded, an empty or new folder; None for a temporary one.
-        dry_run: True to write that folder and upload nothing.
-        version_notes: What is new.
-        **export: Further arguments of `save_encoder`; `card` holds the licence.
+        model: `BarlowTwins` model or encoder, as in `save_encoder`.
+        handle: Model handle, `"owner/model/tensorFlow2/variation"`.
+        folder: New or empty folder for the files to upload. None uses a temporary folder.
+        dry_run: Whether to write the folder without uploading it.
+        version_notes: Description of the changes in this version.
+        **export: Further arguments of `save_encoder`; `card` may hold the license.
 
     Returns:
-        The folder.
+        The path of the folder.
 
     Raises:
-        ImportError: If kagglehub is not installed and this is no dry run.
-        ValueError: If the handle has another form, or the folder is not empty.
+        ImportError: If kagglehub is not installed and `dry_run` is False.
+        ValueError: If the handle is malformed, or the folder is not empty.
     """
     if not re.fullmatch(r"[\w-]+/[\w-]+/tensorFlow2/[\w.-]+", handle):
-        raise ValueError(f"`handle` must be 'owner/model/tensorFlow2/variation'. Received: handle={handle!r}")
+        raise ValueError(f"`handle` must be 'owner/model/tensorFlow2/variation'. Received: handle={handle!r}.")
     kagglehub = _client("kagglehub", dry_run)
+    export["card"] = checked_fields(export.get("card"))
     folder = _written(model, folder, export)
     if not dry_run:
-        licence = (export.get("card") or {}).get("licence")
-        kagglehub.model_upload(handle, folder, license_name=licence, version_notes=version_notes)
+        license = export["card"].get("license")
+        kagglehub.model_upload(handle, folder, license_name=license, version_notes=version_notes)
     return folder
 
 
 def to_huggingface(model, repo_id, folder=None, dry_run=False, private=False, **export):
-    """Publishes the SavedModel of an encoder, with its model card, as a repository of the Hugging Face hub.
+    """Publishes the SavedModel of an encoder, with its model card, as a repository on the Hugging Face hub.
 
     Args:
-        model: See `save_encoder`.
-        repo_id: `"owner/name"`.
-        folder: Where to write what is uploaded, an empty or new folder; None for a temporary one.
-        dry_run: True to write that folder and upload nothing.
-        private: Whether nobody else sees it, if it is new.
-        **export: Further arguments of `save_encoder`; `card` holds the licence.
+        model: `BarlowTwins` model or encoder, as in `save_encoder`.
+        repo_id: Repository, `"owner/name"`.
+        folder: New or empty folder for the files to upload. None uses a temporary folder.
+        dry_run: Whether to write the folder without uploading it.
+        private: Whether a new repository is private.
+        **export: Further arguments of `save_encoder`; `card` may hold the license.
 
     Returns:
-        The folder.
+        The path of the folder.
 
     Raises:
-        ImportError: If huggingface_hub is not installed and this is no dry run.
-        ValueError: If the name has another form, or the folder is not empty.
+        ImportError: If huggingface_hub is not installed and `dry_run` is False.
+        ValueError: If the repository name is malformed, or the folder is not empty.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
-        raise ValueError(f"`repo_id` must be 'owner/name'. Received: repo_id={repo_id!r}")
+        raise ValueError(f"`repo_id` must be 'owner/name'. Received: repo_id={repo_id!r}.")
     huggingface_hub = _client("huggingface_hub", dry_run)
     folder = _written(model, folder, export)
     if not dry_run:
@@ -66,26 +68,26 @@ def to_huggingface(model, repo_id, folder=None, dry_run=False, private=False, **
 
 
 def _client(name, dry_run):
-    """The client of the hub, before any work; a dry run needs none."""
+    """Imports the client of a hub, before any work is done. A dry run needs none."""
     if dry_run:
         return None
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"Publishing there needs {name}. Install it with pip install {name}.") from error
+        raise ImportError(f"Publishing needs {name}. Install it with pip install {name}.") from error
 
 
 def _written(model, folder, export):
-    """Writes the export into the folder, or into a temporary one that is removed if that fails."""
+    """Writes the export to the folder, or to a temporary one that is deleted on failure."""
     if export.get("format", "saved_model") != "saved_model":
-        raise ValueError(f"What is published is a SavedModel. Received: format={export['format']!r}")
+        raise ValueError(f"Only a SavedModel can be published. Received: format={export['format']!r}. Drop it.")
     if folder is not None:
         path = local_path(folder)
         check_folder(path)
         if path.exists() and any(path.iterdir()):
             raise ValueError(
-                f"The folder must be empty: all that is in it is uploaded. Received: folder={str(folder)!r}. "
-                "Name a new folder, or None for a temporary one."
+                f"The folder must be empty, because its whole content is uploaded. Received: folder={str(folder)!r}. "
+                "Pass a new folder, or None for a temporary one."
             )
         return save_encoder(model, path, **export)
     folder = tempfile.mkdtemp()

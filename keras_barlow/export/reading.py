@@ -1,4 +1,4 @@
-"""An encoder back in Keras, from whatever a run left."""
+"""Loading of encoders into Keras, from a run, a `.keras` file or a SavedModel."""
 
 import os
 import pathlib
@@ -8,26 +8,25 @@ import tensorflow as tf
 
 from keras_barlow import image_scale, networks
 
-_FORMS = "the folder of a run with its model.keras, a .keras file, or the folder of a SavedModel"
+_FORMS = "a folder with model.keras, a .keras file, or the folder of a SavedModel"
 
 
 def load_encoder(path):
-    """An encoder as a `keras.Model` from images on 0..255 to features.
+    """Loads an encoder as a `keras.Model` from images on 0..255 to features.
 
-    Loading a SavedModel and calling it runs the operations that it holds, and TensorFlow has some that read and write
-    files: load only what comes from people you trust.
+    A SavedModel runs the TensorFlow operations that it contains, and some of them read and write files. Load only
+    SavedModels from people you trust.
 
     Args:
-        path: Folder of a run with its `model.keras`, a `.keras` file, or the folder of a SavedModel of `save_encoder`,
-            which Keras can use and cannot train. Another SavedModel is taken if it can be called on one batch of
-            images, uint8 or float32 in [0, 1], and gives features of rank 2, as those of TF Hub do. `~` is the home
-            folder.
+        path: Folder of a run with its `model.keras`, a `.keras` file, or the folder of a SavedModel. An encoder from a
+            SavedModel cannot be trained. SavedModels from other sources, such as TF Hub, must be callable on one batch
+            of images, uint8 or float32 in [0, 1], and return features of rank 2. `~` is expanded.
 
     Returns:
-        A `keras.Model`; of a `BarlowTwins` model its encoder.
+        A `keras.Model`. For a saved `BarlowTwins` model, it is the encoder of that model.
 
     Raises:
-        ValueError: If there is nothing of the kind, or it cannot be read, or is no encoder.
+        ValueError: If there is no such file, it cannot be read, or it is not an encoder.
 
     Example:
 
@@ -42,18 +41,18 @@ def load_encoder(path):
     if path.suffix == ".keras" and path.is_file():
         return _from_keras(path)
     if not (path / "saved_model.pb").is_file():
-        raise ValueError(f"An encoder is {_FORMS}. Received: {path}, which is none of them.")
+        raise ValueError(f"`path` must be {_FORMS}. Received: {path}, which is none of them. Check the path.")
     missing = [name for name in ("variables.index", "variables.data-00000-of-00001") if not _holds(path, name)]
     if missing:
         raise ValueError(
-            f"A SavedModel must be whole. Received: {path} without variables/{missing[0]}. Copy the folder again, with "
-            "its folder variables/."
+            f"A SavedModel must be complete. Received: {path} without variables/{missing[0]}. Copy the folder again, "
+            "including its folder variables/."
         )
     try:
         module = tf.saved_model.load(str(path))
     except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
         raise ValueError(
-            f"A SavedModel must be readable. Received: {path}, which is not: {_first_line(error)}. Copy it again."
+            f"A SavedModel must be readable. Received: {path}, which failed with {_first_line(error)}. Copy it again."
         ) from error
     layer = _Loaded(module, path, name="saved_encoder")
     images = keras.Input(layer.image_shape, name="images")
@@ -65,8 +64,8 @@ def _from_keras(path):
         model = keras.models.load_model(path)
     except Exception as error:
         raise ValueError(
-            f"An encoder is {_FORMS}. Received: {path}, which Keras cannot load: {_first_line(error)}. Copy the file "
-            "again, or import the module that registers its custom layers first."
+            f"`path` must be {_FORMS}. Received: {path}, which Keras cannot load: {_first_line(error)}. Copy the file "
+            "again, or first import the module that registers its custom layers."
         ) from error
     return image_scale.telling_model(networks.checked_encoder(getattr(model, "encoder", model), str(path)))
 
@@ -77,24 +76,24 @@ def _first_line(error):
 
 def _holds(path, name):
     files = path / "variables"
-    # Another writer may have cut the values into more files.
+    # Other programs may split the values into more files.
     return (files / name).is_file() or (".data-" in name and any(files.glob("variables.data-*-of-*")))
 
 
 class _Loaded(keras.layers.Layer):
-    """A SavedModel on images of 0..255, in inference mode."""
+    """Applies a SavedModel to images on 0..255, in inference mode."""
 
     def __init__(self, module, path, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self._module = module
-        taken, self._features = _signature(module, path)
-        self.image_shape = tuple(taken.shape[1:])
-        self._on_255 = taken.dtype == tf.uint8
+        images, self._features = _signature(module, path)
+        self.image_shape = tuple(images.shape[1:])
+        self._on_255 = images.dtype == tf.uint8
         self.built = True
 
     @property
     def frozen_weights(self):
-        """Arrays that Keras does not count among the weights of this layer, in the order of the encoder's."""
+        """Weights of the SavedModel as arrays, in the order of the encoder. Keras does not list them as weights."""
         return [variable.numpy() for variable in getattr(self._module, "variables", ())]
 
     def call(self, images):
@@ -111,40 +110,40 @@ def _features_of(module, images, on_255):
     return module(tf.cast(images, tf.float32) / 255.0, training=False)
 
 
-def _takes_images(spec):
-    images = spec.shape.rank == 4 and spec.shape[0] is None and spec.shape[3] is not None
-    return images and spec.dtype in (tf.uint8, tf.float32)
+def _accepts_images(spec):
+    is_batch = spec.shape.rank == 4 and spec.shape[0] is None and spec.shape[3] is not None
+    return is_batch and spec.dtype in (tf.uint8, tf.float32)
 
 
 def _signature(module, path):
-    """What the SavedModel takes, as a `tf.TensorSpec`, and the number of features that it gives."""
+    """Returns the input of the SavedModel, as a `tf.TensorSpec`, and its number of features."""
     functions = module.__call__.concrete_functions if callable(module) else ()
-    found = "nothing that can be called on images"
+    description = "no function that accepts images"
     for function in functions:
         positional, named = function.structured_input_signature
         specs = [spec for spec in tf.nest.flatten((positional, named)) if isinstance(spec, tf.TensorSpec)]
-        found = f"a function of {', '.join(f'{spec.dtype.name} {spec.shape}' for spec in specs) or 'no tensors'}"
-        if len(specs) == 1 and _takes_images(specs[0]):
+        description = f"a function of {', '.join(f'{spec.dtype.name} {spec.shape}' for spec in specs) or 'no tensors'}"
+        if len(specs) == 1 and _accepts_images(specs[0]):
             break
     else:
         names = ", ".join(sorted(getattr(module, "signatures", ()))) or "none"
         raise ValueError(
             "The SavedModel of an encoder must be callable on one batch of images, (batch, height, width, channels) in "
-            f"uint8 or float32, of any number. Received: {path}, with {found}; its signatures: {names}. Use "
-            "tf.saved_model.load for it, or write it with export.save_encoder."
+            f"uint8 or float32, of any batch size. Received: {path}, with {description}; its signatures: {names}. "
+            "Load it with tf.saved_model.load, or write it with export.save_encoder."
         )
-    taken = specs[0]
+    images = specs[0]
     try:
-        traced = tf.function(lambda images: _features_of(module, images, taken.dtype == tf.uint8))
-        given = traced.get_concrete_function(tf.TensorSpec((None, *taken.shape[1:]), tf.float32)).structured_outputs
+        traced = tf.function(lambda batch: _features_of(module, batch, images.dtype == tf.uint8))
+        outputs = traced.get_concrete_function(tf.TensorSpec((None, *images.shape[1:]), tf.float32)).structured_outputs
     except (ValueError, TypeError, tf.errors.OpError) as error:
         raise ValueError(
-            "The SavedModel of an encoder must take training=False. "
-            f"Received: {path}, which does not: {_first_line(error)}. Write it with export.save_encoder."
+            "The SavedModel of an encoder must accept training=False. "
+            f"Received: {path}, which failed with {_first_line(error)}. Write it with export.save_encoder."
         ) from error
-    if not isinstance(given, tf.TensorSpec | tf.Tensor) or given.shape.rank != 2 or given.shape[1] is None:
+    if not isinstance(outputs, tf.TensorSpec | tf.Tensor) or outputs.shape.rank != 2 or outputs.shape[1] is None:
         raise ValueError(
-            "The SavedModel of an encoder must give features of shape (batch, features). "
-            f"Received: {path}, which gives {given}. Write it with export.save_encoder."
+            "The SavedModel of an encoder must return features of shape (batch, features). "
+            f"Received: {path}, which returns {outputs}. Write it with export.save_encoder."
         )
-    return taken, given.shape[1]
+    return images, outputs.shape[1]

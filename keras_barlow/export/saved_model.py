@@ -1,4 +1,4 @@
-"""The encoder as a reusable SavedModel, for `hub.load`, `tf.saved_model.load`, Keras and TensorFlow Serving."""
+"""Export to a reusable SavedModel, for TF Hub, `tf.saved_model.load`, Keras and TensorFlow Serving."""
 
 import contextlib
 import logging
@@ -13,30 +13,30 @@ from keras_barlow.encoders import stage_outputs
 
 
 def save(encoder, path, input_dtype="float32", feature_maps=False, classifier=None, check_range=True):
-    """Writes the SavedModel; see `save_encoder`.
+    """Writes an encoder as a SavedModel (see `save_encoder`).
 
     Args:
         encoder: Built `keras.Model` from images on 0..255 to features.
         path: Folder to write.
         input_dtype: `"float32"` for images in [0, 1], `"uint8"` for images on 0..255.
-        feature_maps: Whether to add the maps after each stage.
+        feature_maps: Whether to add a signature for the feature maps after each stage.
         classifier: `Classifier`, or None.
-        check_range: Whether float images that look like 0..255 are reported on stderr, once. The report cannot be
-            compiled by XLA.
+        check_range: Whether the SavedModel warns once, on stderr, about float images that look like 0..255. XLA cannot
+            compile this check.
     """
     shape = (None, *encoder.input_shape[1:])
     images = tf.TensorSpec(shape, input_dtype, name="images")
-    # tf.Module has a property named `variables` that is not saved; a bare trackable takes it as an attribute.
+    # The property `variables` of a tf.Module is not saved, but an attribute of a plain trackable is.
     module = tf.train.Checkpoint(encoder=encoder)
-    ready = _as_is if input_dtype == "uint8" else _Scaled(check_range)
-    if isinstance(ready, _Scaled):
-        module.said = ready.said
+    rescale = _cast if input_dtype == "uint8" else _Rescale(check_range)
+    if isinstance(rescale, _Rescale):
+        module.warned = rescale.warned
 
     @tf.function
     def features(images, training=False):
-        return tf.cast(encoder(ready(images), training=training), tf.float32)
+        return tf.cast(encoder(rescale(images), training=training), tf.float32)
 
-    # `training` is a Python boolean in the interface, so there is one trace for each.
+    # `training` is a Python boolean, so each value needs its own trace.
     for training in (False, True):
         features.get_concrete_function(images, training=training)
 
@@ -51,8 +51,8 @@ def save(encoder, path, input_dtype="float32", feature_maps=False, classifier=No
 
         @tf.function(input_signature=[images])
         def maps(images):
-            *stages, pooled = (tf.cast(one, tf.float32) for one in staged(ready(images), training=False))
-            return {"default": pooled, **{f"feature{number}": one for number, one in enumerate(stages, start=1)}}
+            *stages, pooled = (tf.cast(output, tf.float32) for output in staged(rescale(images), training=False))
+            return {"default": pooled, **{f"feature{number}": stage for number, stage in enumerate(stages, start=1)}}
 
         module.feature_maps = maps
         signatures["image_feature_maps"] = maps
@@ -71,62 +71,62 @@ def save(encoder, path, input_dtype="float32", feature_maps=False, classifier=No
     module.regularization_losses = [
         _penalty(variable) for variable in encoder.trainable_variables if variable.regularizer is not None
     ]
-    # Debug information would hold the paths of this machine's source files.
+    # Debug information would contain source paths of this machine.
     options = tf.saved_model.SaveOptions(save_debug_info=False)
     with without_progress_logs():
         tf.saved_model.save(module, str(path), signatures=signatures, options=options)
     shutil.rmtree(pathlib.Path(path) / "debug", ignore_errors=True)
 
 
-# What TensorFlow logs while it writes: the names it gives to captured variables, durations, and a path that is renamed.
+# TensorFlow modules that log progress: names of captured variables, durations, and the temporary path.
 _PROGRESS = {"signature_serialization", "functional_saver", "builder_impl", "fingerprinting_utils"}
 
 
 @contextlib.contextmanager
 def without_progress_logs():
-    """Drops the lines about the progress of `tf.saved_model.save`; warnings and errors stay."""
+    """Suppresses progress messages of `tf.saved_model.save`, but not warnings and errors."""
 
-    def stays(record):
+    def is_kept(record):
         return record.levelno > logging.INFO or record.module not in _PROGRESS
 
     loggers = [logging.getLogger(name) for name in ("absl", "tensorflow")]
     for logger in loggers:
-        logger.addFilter(stays)
+        logger.addFilter(is_kept)
     try:
         yield
     finally:
         for logger in loggers:
-            logger.removeFilter(stays)
+            logger.removeFilter(is_kept)
 
 
-def _as_is(images):
+def _cast(images):
     return tf.cast(images, tf.float32)
 
 
-class _Scaled:
-    """Images in [0, 1] to 0..255."""
+class _Rescale:
+    """Rescales images from [0, 1] to 0..255."""
 
     def __init__(self, check):
         self.check = check
-        # Whichever replica says it.
-        once = tf.VariableAggregation.ONLY_FIRST_REPLICA
-        self.said = tf.Variable(False, trainable=False, aggregation=once, name="said")
+        # Any replica may set it.
+        first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        self.warned = tf.Variable(False, trainable=False, aggregation=first, name="warned")
 
     def __call__(self, images):
         if self.check:
             highest = tf.reduce_max(images)
-            wrong = tf.logical_and(highest > 2.0, tf.logical_not(self.said))
-            tf.cond(wrong, lambda: self._say(highest), lambda: tf.constant(False))
+            warns = tf.logical_and(highest > 2.0, tf.logical_not(self.warned))
+            tf.cond(warns, lambda: self._warn(highest), lambda: tf.constant(False))
         return images * 255.0
 
-    def _say(self, highest):
+    def _warn(self, highest):
         tf.print(
             "WARNING: this encoder expects images in [0, 1]. Received: values up to",
             highest,
-            "which look like 0 to 255. Divide them by 255. (Said once.)",
+            "which look like 0 to 255. Divide them by 255. (Shown once.)",
             output_stream=sys.stderr,
         )
-        self.said.assign(True)
+        self.warned.assign(True)
         return tf.constant(True)
 
 

@@ -1,4 +1,4 @@
-"""Files and folders of an export: they appear whole or not at all, and replace nothing but an earlier export."""
+"""Atomic writing of exported files and folders, which replace nothing but an earlier export."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ _ENTRIES = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "README.m
 
 
 def local_path(path):
-    """The path with `~` expanded.
+    """Expands `~` in a path.
 
     Args:
         path: String or path.
@@ -21,21 +21,21 @@ def local_path(path):
         A `pathlib.Path`.
 
     Raises:
-        ValueError: If it is the address of remote storage, or has a name that TensorFlow cannot write.
+        ValueError: If the path is an address of remote storage, or a name that TensorFlow cannot write.
     """
     path = os.fspath(path)
     if "://" in str(path):
-        raise ValueError(f"`path` must be on this machine. Received: path={path!r}. Write it here and copy it there.")
+        raise ValueError(f"`path` must be local. Received: path={path!r}. Write a local file and copy it there.")
     path = pathlib.Path(os.path.expanduser(os.fsdecode(path)))
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        raise ValueError(f"`path` must be a name in UTF-8. Received: path={str(path)!r}. Rename the folder.") from None
+        raise ValueError(f"`path` must be valid UTF-8. Received: path={str(path)!r}. Rename the folder.") from None
     return path
 
 
 def check_folder(path):
-    """Raises ValueError unless the folder is new, empty or holds an export of `save_encoder` and nothing else."""
+    """Raises ValueError unless the folder is new or empty, or holds only an export of `save_encoder`."""
     if path.exists() and not path.is_dir():
         raise ValueError(f"`path` must be a folder. Received: path={str(path)!r}, a file. Choose another path.")
     names = {entry.name for entry in path.iterdir()} if path.exists() else set()
@@ -48,14 +48,14 @@ def check_folder(path):
         reason = "whose README.md is missing, changed, or not from save_encoder"
     if reason:
         raise ValueError(
-            "`path` must be a new or empty folder, or hold an earlier export and nothing else, so that no other file "
-            f"is lost. Received: path={str(path)!r}, {reason}. Choose another path, or move these files away."
+            "`path` must be a new or empty folder, or hold only an earlier export, so that no other file is lost. "
+            f"Received: path={str(path)!r}, {reason}. Choose another path, or move these files away."
         )
 
 
 @contextlib.contextmanager
 def whole_folder(path):
-    """Gives a new folder to write into, which takes the place of `path` when the block ends without an error."""
+    """Yields a new folder to write to. It replaces `path` if the block ends without an error."""
     path = pathlib.Path(os.path.realpath(path))
     with _scratch(path) as scratch:
         new = scratch / "new"
@@ -69,14 +69,17 @@ def whole_folder(path):
             if (scratch / "old").exists():
                 os.rename(scratch / "old", path)
                 raise
-            # An empty folder that cannot be replaced, such as a mounted one.
+            # An empty folder that cannot be replaced, such as a mount point.
             for entry in new.iterdir():
                 shutil.move(entry, path / entry.name)
 
 
 @contextlib.contextmanager
 def whole_file(path):
-    """Gives the path of a new file to write, which takes the place of `path` when the block ends without an error."""
+    """Yields the path of a new file to write. It replaces `path` if the block ends without an error.
+
+    Unlike the file of `whole_files.replacing`, it has the suffix of `path`, which some writers depend on.
+    """
     if path.is_dir():
         raise ValueError(f"`path` must be a file. Received: path={str(path)!r}, a folder. Add a file name to it.")
     path = pathlib.Path(os.path.realpath(path))
@@ -87,7 +90,7 @@ def whole_file(path):
 
 @contextlib.contextmanager
 def _scratch(path):
-    """A hidden folder beside `path`, so that a rename is enough; inside it where that cannot be written."""
+    """Yields a hidden folder next to `path`, on the same file system, or inside it if its parent is not writable."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -97,7 +100,7 @@ def _scratch(path):
                 raise
             scratch = tempfile.mkdtemp(prefix=".unfinished-", dir=path)
     except OSError as error:
-        raise ValueError(f"`path` must be a place that can be written. Received: {error}.") from error
+        raise ValueError(f"`path` must be writable. Received: {error}. Choose another path.") from error
     try:
         yield pathlib.Path(scratch)
     finally:

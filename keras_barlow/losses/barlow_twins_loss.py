@@ -20,31 +20,31 @@ class BarlowTwinsLoss(Loss):
 
         loss = sum_i (1 - C_ii)^2 + redundancy_weight * sum_{i != j} C_ij^2
 
-    where `C = a^T b / N` is the cross-correlation of the embeddings, each feature standardised over the
-    batch. It is a sum over features and already a mean over the batch: divide it by nothing.
+    where `C = a^T b / N` is the cross-correlation of the embeddings, each feature standardized over the
+    batch. It is a sum over features and already a mean over the batch. Do not rescale it.
 
-    The ablations of the paper's Table 5 are one argument each: `redundancy_weight=0.0` (only invariance),
+    Each ablation of the paper's Table 5 is one argument: `redundancy_weight=0.0` (only invariance),
     `invariance_weight=0.0` (only redundancy), `normalization="feature"`, `normalization="none"`, and `temperature`.
 
     Under a strategy of several replicas, inside `strategy.run`, value and gradient are those of the global
-    batch: the value is the same on every replica, and the gradient is with respect to this replica's rows,
-    so that gradients of weights are to be SUMMED over replicas (which Keras' optimizers do). Neither you nor
-    Keras divides by the number of replicas. Replicas may have different numbers of rows, or none.
+    batch: the value is the same on every replica, and the gradient is with respect to this replica's rows.
+    Gradients of weights must be SUMMED over replicas, as Keras' optimizers do, and not divided by the number
+    of replicas. Replicas may have different numbers of rows, or none.
 
     Args:
         redundancy_weight: lambda, the weight of the off-diagonal terms. The paper: 0.0051 at D = 8192.
-        epsilon: Added to the biased variance when standardising.
-        form: `"feature"` builds the D x D matrix and sums it over replicas, `"batch"` gathers the embeddings
-            and builds two N x N Gram matrices instead, each replica its own rows of them; `"auto"` is
-            whichever costs less (`losses.batch_form_is_cheaper`). The numbers are the same. The batch form is for
-            `normalization="batch"` without a temperature.
-        matmul_dtype: `"bfloat16"` rounds the standardised embeddings for the matrix products, and only there: the
-            loss and its gradient are then right to about 1 %. None multiplies in float32, whatever the policy.
+        epsilon: Added to the biased variance in the standardization.
+        form: Algorithm, which does not change the result. `"feature"` builds the D x D matrix and sums it over
+            replicas. `"batch"` gathers the embeddings and builds two N x N Gram matrices, of which each replica
+            computes its own rows; it supports `normalization="batch"` without a temperature. `"auto"` chooses the
+            cheaper one (`losses.batch_form_is_cheaper`).
+        matmul_dtype: Dtype of the operands of the matrix products. `"bfloat16"` is faster on accelerators, with an
+            error of about 1 % in loss and gradient. None multiplies in float32 under any dtype policy.
         invariance_weight: Weight of the diagonal terms.
-        normalization: `"batch"`: each feature is standardised over the batch. `"feature"`: each row is standardised
-            over its features. `"none"`: `C` is of the embeddings as they are.
-        temperature: tau of a cross-entropy in place of the squares, `-log sum_i exp(C_ii / tau)` and, weighted,
-            `log sum_{i != j} exp(max(C_ij, 0) / tau)`; None for the squares.
+        normalization: `"batch"` standardizes each feature over the batch, `"feature"` each row over its features;
+            `"none"` uses the embeddings as they are.
+        temperature: tau of a cross-entropy instead of the squares, `-log sum_i exp(C_ii / tau)` and, weighted,
+            `log sum_{i != j} exp(max(C_ij, 0) / tau)`. None uses the squares.
 
     Call arguments:
         z_a: Float tensor `(N, D)`: embeddings of view A. Half precision is computed in float32.
@@ -54,9 +54,9 @@ class BarlowTwinsLoss(Loss):
         A scalar, differentiable once with respect to both arguments.
 
     Raises:
-        ValueError: For an unknown form, dtype or normalisation, a negative weight, an epsilon or temperature that is
-            not positive, the batch form of an ablation that has none, embeddings of different shapes or of another
-            rank than 2, or a batch of one row.
+        ValueError: For an unknown form, dtype or normalization, a negative weight, an epsilon or temperature that is
+            not positive, the batch form with an ablation that does not support it, embeddings of different shapes or
+            of another rank than 2, or a batch of one row.
 
     Example:
 
@@ -92,7 +92,7 @@ class BarlowTwinsLoss(Loss):
                 raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
         if form == "batch" and (normalization != "batch" or temperature is not None):
             raise ValueError(
-                'The batch form is for normalization="batch" and no temperature. Received: form="batch", '
+                'The batch form needs normalization="batch" and no temperature. Received: form="batch", '
                 f'normalization={normalization!r}, temperature={temperature}. Use form="auto".'
             )
         self.redundancy_weight = redundancy_weight
@@ -127,9 +127,8 @@ class BarlowTwinsLoss(Loss):
         Args:
             z_a: Embeddings of view A, `(n, D)`: this replica's rows.
             z_b: Embeddings of view B, `(n, D)`.
-            total_rows: N of the global batch, a Python integer that is the same on every replica, with which
-                `form="auto"` can choose between gathering embeddings and summing the matrix. None: several
-                replicas gather.
+            total_rows: N of the global batch as a Python integer, the same on every replica. `form="auto"` uses it
+                to choose the cheaper form. If None, several replicas gather the embeddings.
 
         Returns:
             The triple `(terms, gradient_a, gradient_b)`, see `Loss.value_and_gradient`.
@@ -149,12 +148,12 @@ class BarlowTwinsLoss(Loss):
         return "batch" if costs.batch_form_is_cheaper(rows, shape[1], replicas) else "feature"
 
     def _with_summed_matrix(self, z_a, z_b):
-        """The feature form: replicas exchange moments and the sum of `C`."""
+        """The feature form: replicas sum moments and `C`."""
         total = distribution.sum_over_replicas
         count = total(ops.cast(ops.shape(z_a)[0], z_a.dtype))
 
         def means(views):
-            """The means of both views, in one sum over replicas."""
+            """Means over the global batch, in one sum over replicas."""
             return ops.unstack(total(ops.stack([ops.sum(view, axis=0) for view in views])) / count, num=len(views))
 
         (a, b), backward = self._normalized(z_a, z_b, means)
@@ -170,7 +169,7 @@ class BarlowTwinsLoss(Loss):
         )
 
     def _normalized(self, z_a, z_b, means):
-        """Both embeddings as `C` takes them, and for each what carries `(gradient, its mean product)` back to `z`."""
+        """Normalized embeddings, and for each a function that carries `(gradient, mean product)` back to `z`."""
         if self.normalization == "none":
             return (z_a, z_b), [lambda gradient, mean_product: gradient] * 2
         if self.normalization == "feature":
@@ -186,14 +185,14 @@ class BarlowTwinsLoss(Loss):
         return [a for a, _ in pairs], [through(*pair) for pair in pairs]
 
     def _of_matrix(self, matrix):
-        """The terms of the loss of `C`, and `dL/dC`."""
+        """The terms of the loss and `dL/dC`."""
         return self._squares(matrix) if self.temperature is None else self._cross_entropy(matrix)
 
     def _squares(self, matrix):
         """The paper's loss."""
         diagonal = ops.diagonal(matrix)
         slope = 2.0 * self.redundancy_weight * matrix
-        # The diagonal has a slope of its own.
+        # The slope of the diagonal differs.
         pull = correlation.invariance_gradient(diagonal, self.redundancy_weight, self.invariance_weight)
         slope = slope + ops.diag(pull)
         return self._terms_of_squares(diagonal, ops.sum(ops.square(matrix))), slope
@@ -201,7 +200,7 @@ class BarlowTwinsLoss(Loss):
     def _cross_entropy(self, matrix):
         """The cross-entropy with temperature, an ablation."""
         same = ops.eye(matrix.shape[0], dtype="bool")
-        # The diagonal has no part in the second sum.
+        # The second sum excludes the diagonal.
         others = ops.where(same, -float("inf"), ops.maximum(matrix, 0.0) / self.temperature)
         redundancy = ops.logsumexp(others)
         diagonal = ops.diagonal(matrix) / self.temperature
@@ -212,7 +211,7 @@ class BarlowTwinsLoss(Loss):
         return self._weighted(invariance, redundancy), slope
 
     def _with_gathered_rows(self, z_a, z_b, form):
-        """The batch form, or whichever form is cheaper in the step: replicas exchange embeddings."""
+        """The batch form, or the cheaper form once the number of rows is known: replicas gather embeddings."""
         own = slice(None)
         all_z_a, all_z_b = z_a, z_b
         if distribution.replica_count() > 1:
@@ -236,7 +235,7 @@ class BarlowTwinsLoss(Loss):
         pull = correlation.invariance_gradient(diagonal, self.redundancy_weight, self.invariance_weight) / count
         gradient_a = 2.0 * self.redundancy_weight * gradient_a + b * pull
         gradient_b = 2.0 * self.redundancy_weight * gradient_b + a * pull
-        # One sum over replicas for all that is left: 2 D + 1 numbers.
+        # One sum over replicas of 2 D + 1 numbers.
         sums = [ops.sum(gradient_a * a, axis=0), ops.sum(gradient_b * b, axis=0), ops.reshape(share, (1,))]
         sums = distribution.sum_over_replicas(ops.concatenate(sums))
         features = a.shape[1]
@@ -259,8 +258,8 @@ class BarlowTwinsLoss(Loss):
         if z_a.shape[0] == 1 and distribution.replica_count() == 1:
             raise ValueError(
                 "The Barlow Twins loss correlates features over the batch, so a batch needs at least 2 images. "
-                f"Received: z_a.shape={tuple(z_a.shape)}. Use a larger batch, or drop_remainder=True where a "
-                "last batch of 1 is left over."
+                f"Received: z_a.shape={tuple(z_a.shape)}. Use a larger batch, or drop_remainder=True if only the last "
+                "batch has 1 image."
             )
         return z_a, z_b
 

@@ -11,8 +11,8 @@ The second sum is `||C||_F^2 - sum c^2`, and `||C||_F^2` has two exact forms:
 - the feature form builds `C`:               3 N D^2 multiplications with the gradient, D^2 memory;
 - the batch form uses `<a a^T, b b^T> / N^2`: 4 N^2 D multiplications with the gradient, N^2 memory.
 
-Every function takes the rows that this replica owns, and where it matters all rows of the global batch
-beside them; on one replica the two are the same tensors. Nothing here communicates.
+Functions take this replica's rows, and where needed all rows of the global batch as well; on one replica the two are
+the same tensors. Nothing here communicates.
 
 References:
     Zbontar, Jing, Misra, LeCun, Deny: Barlow Twins: Self-Supervised Learning via Redundancy Reduction,
@@ -143,7 +143,7 @@ def product(x, y, matmul_dtype=None):
     Args:
         x: Float tensor `(n, k)`.
         y: Float tensor `(k, m)`.
-        matmul_dtype: Dtype to which both are rounded before they are multiplied, such as `"bfloat16"`; None for theirs.
+        matmul_dtype: Dtype to which both operands are cast, such as `"bfloat16"`. None keeps their dtype.
 
     Returns:
         Tensor `(n, m)`.
@@ -156,7 +156,7 @@ def product(x, y, matmul_dtype=None):
 def invariance_gradient(diagonal, redundancy_weight, invariance_weight=1.0):
     """Derivative of the loss with respect to `c`, at fixed `||C||_F^2`: `-2 w (1 - c) - 2 lambda c`.
 
-    The last term takes the diagonal out of the redundancy again.
+    The last term removes the diagonal from the redundancy.
 
     Args:
         diagonal: `c`, `(D,)`.
@@ -170,15 +170,15 @@ def invariance_gradient(diagonal, redundancy_weight, invariance_weight=1.0):
 
 
 def through_standardization(gradient, z_hat, deviation, mean_product):
-    """Carries a gradient from standardised embeddings back to the embeddings.
+    """Carries a gradient from standardized embeddings back to the embeddings.
 
         dz = (d - z_hat * mean(d * z_hat)) / s
 
-    The mean of `d` itself is zero for every loss of the standardised embeddings used here.
+    The mean of `d` is zero for every loss used here.
 
     Args:
         gradient: `d`, `(n, D)`.
-        z_hat: Standardised embeddings, `(n, D)`.
+        z_hat: Standardized embeddings, `(n, D)`.
         deviation: `s`, `(D,)`.
         mean_product: `mean(d * z_hat)` over all rows of the global batch, `(D,)`.
 
@@ -189,16 +189,16 @@ def through_standardization(gradient, z_hat, deviation, mean_product):
 
 
 def rows_backward(z_hat, deviation):
-    """What carries a gradient back through `standardize(z, axis=1)`.
+    """Returns a function that carries a gradient back through `standardize(z, axis=1)`.
 
         dz = (d - mean(d) - z_hat * mean(d * z_hat)) / s,   means over the features of each row
 
     Args:
-        z_hat: Standardised rows, `(n, D)`.
+        z_hat: Standardized rows, `(n, D)`.
         deviation: `s`, `(n, 1)`.
 
     Returns:
-        A function of `d`, `(n, D)`, and of a second argument that it does not need, as `through_standardization` has.
+        A function of `d`, `(n, D)`, and of a second argument that it ignores.
     """
 
     def backward(gradient, _):

@@ -1,20 +1,20 @@
-"""Which of two equal forms of the Barlow Twins loss costs less."""
+"""Cost model of the two forms of the Barlow Twins loss."""
 
-# What moving one number between replicas costs, in multiplications: some 200 on a CPU behind 10 Gbit Ethernet, 2,000
-# on an accelerator with its own links. Where it decides, both forms are within a factor of 2 of each other.
+# Cost of moving one number between replicas, in multiplications: about 200 on a CPU with 10 Gbit Ethernet, 2,000 on an
+# accelerator with its own links. Where it decides, both forms are within a factor of 2 of each other.
 MULTIPLICATIONS_PER_NUMBER_MOVED = 1000
 
 
 def batch_form_is_cheaper(rows, features, replicas=1):
-    """Whether the batch form costs a replica less.
+    """Whether the batch form costs less per replica.
 
-    Its multiplications are `4 N^2 D / R` against `3 N D^2 / R`. It gathers the embeddings, about `2 N D` numbers for a
-    replica; the feature form sums `C`, about `2 D^2` numbers.
+    Multiplications: `4 N^2 D / R`, and `3 N D^2 / R` in the feature form. Numbers moved per replica: about `2 N D` to
+    gather the embeddings, and `2 D^2` to sum `C`.
 
     Args:
         rows: N of the global batch, a Python integer or a scalar integer tensor.
         features: D, a Python integer.
-        replicas: R, a Python integer; 1 where communication is no matter of choice.
+        replicas: R, a Python integer; 1 ignores communication.
 
     Returns:
         A Python boolean, or a boolean tensor where `rows` is a tensor.

@@ -1,4 +1,4 @@
-"""What may be passed to `fit`, `evaluate` and `predict`, and what Keras gets for it. What cannot be used is refused."""
+"""Validates the arguments of `fit`, `evaluate` and `predict`, and turns image collections into datasets."""
 
 import numpy as np
 import tensorflow as tf
@@ -10,21 +10,21 @@ _DEFAULT_BATCH = 32
 
 
 def fit_arguments(model, arguments):
-    """The arguments of `fit` with collections of images made into batches.
+    """Prepares the arguments of `fit`: collections of images become batches.
 
     Args:
         model: `JointEmbedding`.
-        arguments: Those of `fit`, by name.
+        arguments: Dictionary of the arguments of `fit`.
 
     Returns:
-        A new dictionary, whose `x` is an array, `data.Batches`, a `tf.data.Dataset` or what else Keras takes.
+        A new dictionary, whose `x` is an array, `data.Batches`, a `tf.data.Dataset` or another input of Keras.
 
     Raises:
-        ValueError: If an argument cannot be used, or what is known already shows that a step would fail.
+        ValueError: If an argument cannot be used, or a training step is known to fail on the data.
     """
     arguments = dict(arguments)
     for name in ("sample_weight", "class_weight"):
-        _refuse(arguments, name, "The loss correlates features over the whole batch, so that every image counts alike.")
+        _refuse(arguments, name, "The loss is a function of the whole batch, in which all images have equal weight.")
     x, batch_size = arguments["x"], arguments.get("batch_size")
     if isinstance(x, data.Images):
         _refuse(arguments, "validation_split", "Collections of images have their own test split.", _VALIDATION)
@@ -35,7 +35,7 @@ def fit_arguments(model, arguments):
         _check_batches(x, arguments)
         arguments["batch_size"] = None
     elif isinstance(x, tf.data.Dataset):
-        _refuse(arguments, "batch_size", "A dataset has batches already.", "Use dataset.batch(batch_size).")
+        _refuse(arguments, "batch_size", "A dataset is already batched.", "Use dataset.batch(batch_size).")
         arguments["x"] = _checked_dataset(model, x)
     else:
         _check_array(model, x, batch_size, arguments.get("validation_split", 0.0), arguments.get("steps_per_epoch"))
@@ -46,11 +46,11 @@ def fit_arguments(model, arguments):
 
 
 def evaluate_arguments(model, arguments):
-    """The arguments of `evaluate`; see `fit_arguments`.
+    """Prepares the arguments of `evaluate`, as `fit_arguments`.
 
     Args:
         model: `JointEmbedding`.
-        arguments: Those of `evaluate`, by name.
+        arguments: Dictionary of the arguments of `evaluate`.
 
     Returns:
         A new dictionary.
@@ -59,7 +59,9 @@ def evaluate_arguments(model, arguments):
         ValueError: As `fit_arguments`.
     """
     arguments = dict(arguments)
-    _refuse(arguments, "sample_weight", "The loss correlates features over the whole batch: every image counts alike.")
+    _refuse(
+        arguments, "sample_weight", "The loss is a function of the whole batch, in which all images have equal weight."
+    )
     x, batch_size = arguments["x"], arguments.get("batch_size")
     if isinstance(x, (data.Images, data.Batches)):
         arguments["x"], arguments["batch_size"] = _evaluated(x, batch_size), None
@@ -71,10 +73,10 @@ def evaluate_arguments(model, arguments):
 
 
 def predict_arguments(arguments):
-    """The arguments of `predict`: images in their order.
+    """Prepares the arguments of `predict`, with images in order.
 
     Args:
-        arguments: Those of `predict`, by name.
+        arguments: Dictionary of the arguments of `predict`.
 
     Returns:
         A new dictionary.
@@ -86,8 +88,8 @@ def predict_arguments(arguments):
     x = arguments["x"]
     if isinstance(x, data.Batches):
         raise ValueError(
-            "`predict` gives a row for each image in order. Received: Batches, which are shuffled and leave out the "
-            "incomplete one. Pass the images themselves, predict(images)."
+            "`predict` returns one row per image, in order. Received: Batches, which are shuffled and drop the "
+            "incomplete last batch. Call predict(images) instead."
         )
     if isinstance(x, data.Images):
         arguments["x"] = x.in_order(arguments.get("batch_size") or _DEFAULT_BATCH)
@@ -102,7 +104,7 @@ def predict_arguments(arguments):
 _VALIDATION = "Use train, test = keras_barlow.data.load(...) and validation_data=test."
 
 
-def _refuse(arguments, name, rule, remedy="Leave it out."):
+def _refuse(arguments, name, rule, remedy="Remove this argument."):
     value = arguments.get(name)
     if value is not None and not (name == "validation_split" and not value):
         shown = type(value).__name__ if isinstance(value, (dict, np.ndarray, tf.Tensor)) else value
@@ -110,19 +112,19 @@ def _refuse(arguments, name, rule, remedy="Leave it out."):
 
 
 def _check_batches(batches, arguments):
-    """Batches have their size, their number and their order already."""
+    """Refuses arguments that contradict the size, number or order of `Batches`."""
     for name, own in (("batch_size", batches.batch_size), ("steps_per_epoch", len(batches))):
         value = arguments.get(name)
         if value is not None and value != own:
             raise ValueError(
-                f"Batches have their own `{name}`, {own}. Received: {name}={value}. Leave it out, or make others with "
-                "images.batches(batch_size); images.take(rows) has fewer images."
+                f"`{name}` of these Batches is {own}. Received: {name}={value}. Remove the argument, or create other "
+                "batches with images.batches(batch_size); images.take(rows) selects fewer images."
             )
     _refuse(arguments, "validation_split", "Batches cannot be split.", _VALIDATION)
     if arguments.get("shuffle") is False:
         raise ValueError(
-            "Batches are shuffled by their seed. Received: shuffle=False. Use fit(images, shuffle=False), or leave "
-            "shuffle out."
+            "Batches are shuffled with their own seed. Received: shuffle=False. Use fit(images, shuffle=False), or "
+            "remove the argument."
         )
 
 
@@ -136,8 +138,8 @@ def _validation(model, x, batch_size):
         return _checked_dataset(model, x)
     if isinstance(x, (tuple, list)) and len(x) > 2 and x[2] is not None:
         raise ValueError(
-            "The loss correlates features over the whole batch, so that every image counts alike. Received: "
-            "validation_data with sample weights. Leave them out."
+            "The loss is a function of the whole batch, in which all images have equal weight. Received: "
+            "validation_data with sample weights. Remove them."
         )
     _check_array(model, x[0] if isinstance(x, (tuple, list)) and len(x) else x, batch_size, training=False)
     return x
@@ -161,7 +163,7 @@ def _in_order(images, batch_size):
 
 
 def _checked_dataset(model, dataset):
-    """What its specification shows is checked now, and its first batch is looked at when it comes."""
+    """Checks the element spec now, and the image scale when the first batch arrives."""
     x = checks.unpacked_images(dataset.element_spec)
     _check_images(model, x)
     return image_scale.telling(dataset)
@@ -184,6 +186,6 @@ def _check_images(model, x):
 
 
 def _is_array(x):
-    """Whether it is an array or a nest of arrays, and no generator, `PyDataset` or loader of another library."""
+    """Whether `x` is an array or a nest of arrays, rather than a generator, a `PyDataset` or a foreign loader."""
     parts = tf.nest.flatten(x)
     return bool(parts) and all(hasattr(part, "shape") and hasattr(part, "dtype") for part in parts)

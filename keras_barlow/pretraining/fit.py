@@ -1,6 +1,5 @@
 """Wraps `keras.Model.fit`: resume, per-replica data, one writer among workers, clean shutdown."""
 
-import contextlib
 from typing import NamedTuple
 
 import keras
@@ -8,8 +7,9 @@ import tensorflow as tf
 
 from keras_barlow import callbacks, data, distribution
 from keras_barlow.pretraining import checks, worker_callbacks
+from keras_barlow.pretraining.exact_epochs import exact_epochs
 
-# What TensorFlow raises in a collective when another worker has gone.
+# Errors that TensorFlow raises in a collective when another worker is gone.
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError)
 
 
@@ -17,10 +17,10 @@ class _Start(NamedTuple):
     """Where training begins.
 
     Attributes:
-        epoch: From 0.
-        batch: Number of batches of that epoch that are already trained on.
+        epoch: Index of the epoch, from 0.
+        batch: Number of batches of that epoch that have been trained.
         first_epoch: Epoch in which the run began to read its dataset.
-        ended: Whether there is nothing left to train.
+        ended: Whether the run is complete.
     """
 
     epoch: int
@@ -30,7 +30,7 @@ class _Start(NamedTuple):
 
 
 def run(model, train, arguments):
-    """Trains by `keras.Model.fit`: resumes from a checkpoint, gives each replica its own rows, and ends cleanly.
+    """Calls `keras.Model.fit`: resumes from a checkpoint, gives each replica its own rows, and shuts down cleanly.
 
     Args:
         model: Compiled `JointEmbedding`.
@@ -49,9 +49,11 @@ def run(model, train, arguments):
     arguments["initial_epoch"] = max(start.epoch, arguments.get("epochs", 1)) if start.ended else start.epoch
     if not distribution.is_chief(strategy):
         arguments["verbose"] = 0
-    arguments["callbacks"] = _quiet(ordered, model, arguments, start, steps) if start.batch else ordered
+    arguments["callbacks"] = ordered
+    if start.batch:
+        arguments["callbacks"] = _resumed_callbacks(ordered, model, arguments, start, steps)
     try:
-        with _whole_epochs(model, steps, start.batch):
+        with exact_epochs(model, steps, start.batch):
             train(**arguments)
     except callbacks.Interrupted:
         pass
@@ -78,9 +80,9 @@ def callbacks_of_run(arguments, strategy):
     Raises:
         ValueError: If they cannot work together.
     """
-    listed = _as_list(arguments.get("callbacks"))
-    checkpoints = _checkpoints_of(listed, arguments["x"])
-    return checkpoints, _ordered(listed, checkpoints, strategy)
+    all_callbacks = _as_list(arguments.get("callbacks"))
+    checkpoints = _checkpoints_of(all_callbacks, arguments["x"])
+    return checkpoints, _ordered(all_callbacks, checkpoints, strategy)
 
 
 def _as_list(callbacks):
@@ -89,37 +91,37 @@ def _as_list(callbacks):
         return tf.nest.flatten(callbacks or [])
     if type(callbacks) is not keras.callbacks.CallbackList:
         raise ValueError(
-            "`fit` puts its own callbacks around those that it is given, so it cannot keep a list of another class. "
+            "`fit` adds callbacks of its own, so it cannot keep a subclass of CallbackList. "
             f"Received: callbacks={type(callbacks).__name__}. Pass a list of callbacks."
         )
-    # A progress bar is made anew for the epochs and steps of this fit.
+    # `fit` creates a new progress bar.
     return [one for one in callbacks.callbacks if not isinstance(one, keras.callbacks.ProgbarLogger)]
 
 
-def _checkpoints_of(listed, x):
+def _checkpoints_of(all_callbacks, x):
     """The `Checkpoints` among the callbacks, or None."""
-    found = [one for one in listed if isinstance(one, callbacks.Checkpoints)]
+    found = [one for one in all_callbacks if isinstance(one, callbacks.Checkpoints)]
     if len(found) > 1:
         raise ValueError(
-            f"A run is resumed from one folder. Received: {len(found)} Checkpoints, of "
-            f"{', '.join(str(one.folder) for one in found)}. Pass one of them."
+            f"`fit` takes one Checkpoints callback. Received: {len(found)}, for the folders "
+            f"{', '.join(str(one.folder) for one in found)}. Keep one of them."
         )
-    backups = any(isinstance(one, keras.callbacks.BackupAndRestore) for one in listed)
+    backups = any(isinstance(one, keras.callbacks.BackupAndRestore) for one in all_callbacks)
     if backups and (found or isinstance(x, data.Batches)):
         raise ValueError(
-            "BackupAndRestore decides by itself in which epoch to begin, and reads the data from their beginning. "
+            "BackupAndRestore chooses the first epoch itself and reads the data from the start. "
             f"Received: BackupAndRestore with {'Checkpoints' if found else 'Batches'}. Use "
             "keras_barlow.callbacks.Checkpoints(folder) alone, which resumes exactly."
         )
     return found[0] if found else None
 
 
-def _ordered(listed, checkpoints, strategy):
-    """The callbacks of this process in the order in which they run."""
+def _ordered(all_callbacks, checkpoints, strategy):
+    """The callbacks of this process in the order they run."""
     guard = callbacks.StopOnNonFiniteLoss(checkpoints)
-    # The guard first, so that nothing is saved of what it stops; the checkpoints last, so that they hold what the
-    # others have done, the history too.
-    others = [one for one in worker_callbacks.for_this_worker(listed, strategy) if one is not checkpoints]
+    # The guard comes first, so that a broken model is not saved. Checkpoints come last, so that they save what the
+    # other callbacks did, including the history.
+    others = [one for one in worker_callbacks.for_this_worker(all_callbacks, strategy) if one is not checkpoints]
     if checkpoints is None:
         return [guard, *others]
     if not any(isinstance(one, keras.callbacks.History) for one in others):
@@ -128,7 +130,7 @@ def _ordered(listed, checkpoints, strategy):
 
 
 def starting_point(model, arguments, checkpoints, ordered):
-    """Where training begins: at the newest checkpoint, which is restored, or at the beginning.
+    """Restores the newest checkpoint, if there is one, and returns where training begins.
 
     Args:
         model: Compiled `JointEmbedding`.
@@ -151,7 +153,7 @@ def starting_point(model, arguments, checkpoints, ordered):
 
 
 def data_to_read(model, arguments, start):
-    """What `fit` reads.
+    """The dataset that `fit` reads.
 
     Args:
         model: Compiled `JointEmbedding`.
@@ -159,12 +161,12 @@ def data_to_read(model, arguments, start):
         start: What `starting_point` returned.
 
     Returns:
-        The pair `(changed, steps)`: the arguments of `fit` that change, and the number of steps that each epoch has
-        exactly, or None where Keras counts them.
+        The pair `(changed, steps)`: arguments of `fit` to replace, and the exact number of steps per epoch, or None if
+        Keras counts them.
     """
     x, steps = arguments["x"], arguments.get("steps_per_epoch")
     strategy = model.distribute_strategy
-    # Keras' default is to shuffle, and to warn that it cannot shuffle a dataset.
+    # By default Keras shuffles, and warns that it cannot shuffle a dataset.
     shuffle = {"shuffle": arguments.get("shuffle", False)}
     if isinstance(x, data.Batches):
         dataset = distribution.distribute(strategy, lambda share: x.stream(start.epoch, start.batch, share))
@@ -175,7 +177,7 @@ def data_to_read(model, arguments, start):
     if steps is None and start.batch == 0:
         return shuffle, None
     if steps and not data.fills_epochs(x, steps):
-        # Without checkpoints: Keras ends such an epoch with a warning.
+        # There are no checkpoints, and Keras ends such an epoch with a warning.
         return shuffle, None
     epochs = start.epoch - start.first_epoch
     if start.batch or epochs or steps % model.steps_per_execution:
@@ -183,8 +185,8 @@ def data_to_read(model, arguments, start):
     return {"x": x, "steps_per_epoch": steps or len(arguments["x"]), **shuffle}, steps or len(arguments["x"])
 
 
-class _Quiet(keras.callbacks.CallbackList):
-    """Callbacks that do not hear of the batches before an interruption, which the training loop counts again."""
+class _ResumedCallbacks(keras.callbacks.CallbackList):
+    """Callbacks that skip the batches trained before an interruption, which Keras' loop counts again."""
 
     batches = 0
 
@@ -198,9 +200,9 @@ class _Quiet(keras.callbacks.CallbackList):
             super().on_train_batch_end(batch, logs)
 
 
-def _quiet(ordered, model, arguments, start, steps):
+def _resumed_callbacks(ordered, model, arguments, start, steps):
     verbose = arguments.get("verbose", "auto")
-    quiet = _Quiet(
+    resumed = _ResumedCallbacks(
         ordered,
         add_history=True,
         add_progbar=verbose != 0,
@@ -209,70 +211,5 @@ def _quiet(ordered, model, arguments, start, steps):
         steps=steps,
         model=model,
     )
-    quiet.batches = start.batch
-    return quiet
-
-
-@contextlib.contextmanager
-def _whole_epochs(model, steps, done):
-    """Around the training loop: no execution trains again on the batches that are done, or on the next epoch's.
-
-    Keras counts executions of `steps_per_execution` steps each, also where an epoch has no multiple of that, or begins
-    in the middle of one.
-
-    Args:
-        model: Compiled `JointEmbedding`.
-        steps: Steps of an epoch; None if Keras sees its end.
-        done: Number of batches of the first epoch that are done.
-    """
-    size = model.steps_per_execution
-    if steps is None or (not done and steps % size == 0):
-        yield
-        return
-    model.make_train_function()
-    train_function = model.train_function
-    one_step = _one_step_function(model)
-    place = 0
-
-    def execute(iterator):
-        nonlocal place, done
-        count = max(0, min(place + size, steps) - max(place, done))
-        place += size
-        if place >= steps:
-            place = done = 0
-        if count == size:
-            return train_function(iterator)
-        logs = model.get_metrics_result()
-        for _ in range(count):
-            logs = one_step(iterator)
-        return logs
-
-    model.train_function = execute
-    try:
-        yield
-    finally:
-        model.train_function = train_function
-
-
-def _one_step_function(model):
-    """A train function of one step for each call, whatever `steps_per_execution` is."""
-    size, train_function = model.steps_per_execution, model.train_function
-
-    @contextlib.contextmanager
-    def single():
-        # Keras reads it when it makes the function, and again when it traces.
-        model.steps_per_execution = 1
-        try:
-            yield
-        finally:
-            model.steps_per_execution = size
-
-    with single():
-        model.make_train_function(force=True)
-    one_step, model.train_function = model.train_function, train_function
-
-    def run(iterator):
-        with single():
-            return one_step(iterator)
-
-    return run
+    resumed.batches = start.batch
+    return resumed

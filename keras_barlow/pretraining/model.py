@@ -16,15 +16,15 @@ _VALIDATION_STEP = -1
 class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, keras.Model):
     """Base class of methods that compare the embeddings of several views of an image.
 
-    A method defines `embeddings`, and `after_step` if it has copies or queues to move; see `methods`. It inherits an
+    A method defines `embeddings`, and `after_step` if it has momentum copies or queues; see `methods`. It inherits an
     exact training step on any number of replicas and micro-batches, resume, checks and export.
 
     `fit` trains encoder and projector on random views of each image; labels in the data never reach the loss.
     `model(images)` and `predict` return the encoder's representation, `project` the embedding. `evaluate` returns the
     loss of random views drawn from a fixed key, in inference mode. The logs are the terms of the loss.
 
-    Under a `tf.distribute` strategy, create the model in `strategy.scope()`; the batch size is the global one
-    and the step is that of one device on the global batch (see `distribution`).
+    Under a `tf.distribute` strategy, create the model in `strategy.scope()`. The batch size is the global one, and a
+    step gives the same result as on one device (see `distribution`).
 
     Args:
         encoder: Built `keras.Model` from images on 0..255, `(batch, height, width, channels)`, to features
@@ -52,7 +52,7 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ker
         Features `(batch, features)`.
 
     Raises:
-        ValueError: If the encoder is not built or does not return features of rank 2, or the loss is of another class.
+        ValueError: If the encoder is not built, its features are not of rank 2, or the loss is not a `losses.Loss`.
     """
 
     def __init__(self, encoder, projector, views, loss, accumulation_steps=1, skip_nonfinite=False, **kwargs):
@@ -89,7 +89,7 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ker
         raise NotImplementedError(f"{type(self).__name__} must define `embeddings(views, training)`.")
 
     def after_step(self):
-        """Moves what follows the trained weights, such as momentum copies and queues. By default there is nothing."""
+        """Updates momentum copies and queues after each step. By default there are none."""
 
     def forward(self, network, inputs, training):
         """Calls a network that is trained. Its activity regularizers and `add_loss` terms enter the step's loss.
@@ -143,8 +143,7 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ker
             weighted_metrics: Refused.
             run_eagerly: See `keras.Model.compile`.
             steps_per_execution: See `keras.Model.compile`.
-            jit_compile: `"auto"` compiles with XLA where that pays: on one accelerator, with views that XLA
-                can compile; not on the CPU.
+            jit_compile: `"auto"` compiles with XLA on one accelerator if XLA can compile the views, not on the CPU.
             auto_scale_loss: See `keras.Model.compile`.
 
         Raises:
@@ -177,14 +176,14 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ker
                 labels)`, of dictionaries with `image` as TFDS has them, or of pairs of views.
             y: Labels. They never reach the loss.
             batch_size: Images per step, over all replicas. Default 32.
-            *args: Those of `keras.Model.fit`.
-            **kwargs: Those of `keras.Model.fit`.
+            *args: Further arguments of `keras.Model.fit`.
+            **kwargs: Further arguments of `keras.Model.fit`.
 
         Returns:
             A `keras.callbacks.History`.
 
         Raises:
-            ValueError: If an array leaves a last batch of one image, or several workers are to train on an array.
+            ValueError: If an argument cannot be used, or a batch would have one image.
             RuntimeError: If another worker is lost.
             FloatingPointError: If the loss is no longer finite. It names the step.
         """
@@ -200,24 +199,18 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ker
         return super().evaluate(**arguments.evaluate_arguments(self, bound))
 
     def predict(self, x, *args, **kwargs):
-        """The encoder's representation, `(n, features)`, of an array, `data.Images` or a dataset of images.
-
-        See `keras.Model.predict`.
-        """
+        """The encoder's representation `(n, features)` of images as an array, `data.Images` or a dataset, in order."""
         bound = inspect.signature(super().predict).bind(x, *args, **kwargs).arguments
         return super().predict(**arguments.predict_arguments(bound))
 
     @property
     def batch_count(self):
-        """Number of batches trained on, an int64 variable: the row of the table of random numbers that comes next.
-
-        It is not a weight. Checkpoints and `.keras` files hold it.
-        """
+        """Number of batches trained on: an int64 variable, not a weight, saved in checkpoints and `.keras` files."""
         return self._counter.variable
 
     @property
     def networks(self):
-        """All networks that a step calls: encoder, projector, and what the method adds."""
+        """All networks that a step calls: encoder, projector, and those that the method adds."""
         return [layer for layer in self.layers if layer is not self.views]
 
     def train_step(self, data):

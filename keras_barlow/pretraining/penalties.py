@@ -1,15 +1,15 @@
-"""What networks add to the loss: weight regularizers, activity regularizers and `add_loss`.
+"""Terms that networks add to the loss: weight regularizers, activity regularizers and `add_loss`.
 
-A step runs on several replicas and in several micro-batches, and all their gradients are summed. Each part therefore
-takes its share of a penalty, so that the shares add up to the penalty of the global batch:
+A step may run on several replicas and in several micro-batches, whose gradients are summed. Each part adds its share of
+a penalty, so that the shares sum to the penalty of the global batch:
 
-- a weight regularizer is a function of the weights alone, the same in every part, and enters with `1 / parts`;
-- `add_loss` is taken as a mean over the images of its part, and enters with the part's share of the rows. That is exact
-  for a term that does not depend on the images, too;
-- an activity regularizer is such a mean in recent versions of Keras. Older ones sum over the images, and the sum enters
-  as it is.
+- a weight regularizer depends on the weights alone. Its share is `1 / parts`;
+- `add_loss` is treated as a mean over the images of the part. Its share is the part's fraction of the rows, which is
+  also exact for a term that does not depend on the images;
+- an activity regularizer is a mean over images in recent versions of Keras. Older versions sum over images, and the sum
+  is added as it is.
 
-Activity regularizers and `add_loss` count once for each forward pass, thus once for each view.
+Activity regularizers and `add_loss` are added once per forward pass, that is, once per view.
 """
 
 import functools
@@ -94,14 +94,14 @@ def of_pass(network):
 
 
 def own_share(passes, weights, parts, row_share):
-    """This part's share of all penalties: the shares of all parts add up to the penalties of the global batch.
+    """This part's share of all penalties. The shares of all parts sum to the penalties of the global batch.
 
     Args:
         passes: List of `PassPenalties`, one per forward pass of the part.
         weights: Trainable `keras.Variable`s, some of them with a `regularizer`.
         parts: Number of replicas times number of micro-batches.
-        row_share: Function that gives the part's share of the rows of the global batch. It is called only if there
-            are means.
+        row_share: Function that returns the part's fraction of the rows of the global batch. It is called only if
+            there are means.
 
     Returns:
         A float32 scalar (float64 for float64 penalties), or None if there are no penalties.
@@ -117,7 +117,7 @@ def own_share(passes, weights, parts, row_share):
 
 @functools.cache
 def _activities_are_summed():
-    """Whether this version of Keras sums an activity regularizer over the images, or divides by their number."""
+    """Whether this version of Keras sums an activity regularizer over images instead of averaging it."""
     with tf.init_scope():
         layer = keras.layers.ActivityRegularization(l2=1.0, dtype="float32")
         layer(np.ones((2, 1), "float32"))
@@ -125,7 +125,7 @@ def _activities_are_summed():
 
 
 def full_precision(x):
-    """The tensor in float32, or in float64 where it is.
+    """Casts a tensor to float32. A float64 tensor is returned as it is.
 
     Args:
         x: Float tensor.

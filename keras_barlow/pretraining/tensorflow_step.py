@@ -18,10 +18,10 @@ from keras_barlow.pretraining import penalties
 
 
 class BatchCounter:
-    """How many batches a model was trained on.
+    """Counts the batches that a model was trained on.
 
-    Optimizers count otherwise: under gradient accumulation and under a loss scale `iterations` stands still. The object
-    keeps the variable out of the model's weights.
+    `optimizer.iterations` is another number: it does not advance in every batch under gradient accumulation or a loss
+    scale. This object keeps the variable out of the model's weights.
 
     Attributes:
         variable: int64 scalar `keras.Variable`.
@@ -34,7 +34,7 @@ class BatchCounter:
 
 
 class Update(NamedTuple):
-    """What a step has computed.
+    """The result of a step.
 
     Attributes:
         terms: Dictionary of the loss terms of the global batch.
@@ -69,16 +69,16 @@ def whole_batch(views, embed, loss, weights, scale_loss):
 
 
 def micro_batches(tensors, count, views_of):
-    """Splits a batch into micro-batches, whose views are computed only when they are asked for.
+    """Splits a batch into micro-batches whose views are computed on demand.
 
     Args:
-        tensors: List of tensors with the rows of the batch: images, and the random numbers of their views.
+        tensors: List of tensors with one row per image: images, and the random numbers of their views.
         count: Number of micro-batches.
         views_of: Function from a list of such tensors to a tuple of views.
 
     Returns:
-        A list of functions. Each takes tensors to wait for, so that one micro-batch at a time is in memory, and returns
-        the views of its micro-batch.
+        A list of functions. Each takes tensors to wait for, so that only one micro-batch is in memory, and returns the
+        views of its micro-batch.
     """
     rows = ops.shape(tensors[0])[0]
     bounds = [rows * index // count for index in range(count + 1)]
@@ -127,7 +127,7 @@ def accumulated(parts, embed, loss, weights, scale_loss, state):
 
 
 def value_and_gradient(loss, embeddings):
-    """The terms and gradients of a loss, told the rows of the global batch where they are known while tracing.
+    """The terms and gradients of a loss, with the static size of the global batch if it is known.
 
     Args:
         loss: `losses.Loss`.
@@ -136,7 +136,7 @@ def value_and_gradient(loss, embeddings):
     Returns:
         The tuple `(terms, *gradients)`, see `losses.Loss.value_and_gradient`.
     """
-    # `fit` gives every replica as many rows.
+    # `fit` gives all replicas the same number of rows.
     rows = embeddings[0].shape[0]
     return loss.value_and_gradient(
         *embeddings, total_rows=None if rows is None else rows * distribution.replica_count()
@@ -144,7 +144,7 @@ def value_and_gradient(loss, embeddings):
 
 
 def own_penalty(passes, weights, batch, part=None, parts=1):
-    """This replica's share of the penalties, or that of one of its micro-batches.
+    """The share of the penalties of this replica, or of one of its micro-batches.
 
     Args:
         passes: List of `penalties.PassPenalties`.
@@ -165,7 +165,7 @@ def own_penalty(passes, weights, batch, part=None, parts=1):
 
 
 def _carry_back(tape, embeddings, slopes, penalty, weights, scale_loss):
-    """From the gradient of the embeddings to that of the weights."""
+    """The gradient of the weights, from the gradient of the embeddings."""
     targets = [*embeddings] if penalty is None else [*embeddings, penalty]
     slopes = [*slopes] if penalty is None else [*slopes, ops.ones_like(penalty)]
     return tape.gradient(
@@ -177,14 +177,14 @@ def _carry_back(tape, embeddings, slopes, penalty, weights, scale_loss):
 
 
 def apply_gradients(optimizer, gradients, weights):
-    """One update of the optimizer with the gradient of the global batch, whatever the optimizer does to it first.
+    """Updates the weights with the gradient of the global batch.
 
-    The optimizer sums the gradients of the replicas, but clips each of them before the sum. So where it clips, the
-    first replica carries the sum and the others carry zeros: clipping acts on the gradient of the global batch.
+    Keras' optimizers sum the gradients of the replicas, but clip each of them first. If the optimizer clips, the first
+    replica passes the sum and the others pass zeros, so that the gradient of the global batch is clipped.
 
     Args:
         optimizer: Keras optimizer.
-        gradients: List of this replica's gradients, which add up over the replicas.
+        gradients: List of this replica's gradients, which sum to the gradient of the global batch.
         weights: List of `keras.Variable`s.
     """
     if distribution.replica_count() > 1:
@@ -216,10 +216,10 @@ def clips(optimizer):
 
 
 def undone_unless_finite(step, variables, scaled):
-    """Takes a training step and undoes it if its loss or its gradient is not finite on every replica.
+    """Takes a training step, and undoes it unless loss and gradient are finite on every replica.
 
-    Under a loss scale only the loss counts: a gradient that overflows is left to the optimizer, which skips the update
-    and lowers the scale. Undoing that would keep the scale too high for ever.
+    With a loss scale only the loss is checked. If the gradient overflows, the optimizer skips the update and lowers the
+    scale; undoing that would keep the scale too high forever.
 
     Args:
         step: Function without arguments that returns an `Update`.
@@ -238,13 +238,13 @@ def undone_unless_finite(step, variables, scaled):
 
 
 def snapshot(variables):
-    """Copies the values of variables.
+    """Remembers the values of variables.
 
     Args:
         variables: List of `keras.Variable`s.
 
     Returns:
-        A function that sets them back. It takes a scalar boolean tensor `unless`, with which they stay as they are.
+        A function that restores them. With a scalar boolean tensor `unless`, they are restored only if it is False.
     """
     values = [variable.value for variable in variables]
     before = [tf.identity(value) for value in values]

@@ -1,4 +1,4 @@
-"""Callbacks when several workers train together."""
+"""Selects the callbacks that each worker of a distributed run executes."""
 
 import hashlib
 
@@ -7,14 +7,14 @@ import numpy as np
 
 from keras_barlow import distribution
 
-# They write files from the logs, which all workers share: one writer is enough.
+# They write the logs, which are the same on all workers, so one writer is enough.
 _WRITERS = (keras.callbacks.TensorBoard, keras.callbacks.CSVLogger)
 _SAVERS = (keras.callbacks.ModelCheckpoint, keras.callbacks.BackupAndRestore)
 _MOST_SAVERS = 16
 
 
 def for_this_worker(callbacks, strategy):
-    """Which callbacks a worker runs: all of them, but of those that write what all share only the chief's.
+    """The callbacks that this worker runs. Callbacks that only write logs run on the chief.
 
     Args:
         callbacks: List of Keras callbacks.
@@ -24,7 +24,7 @@ def for_this_worker(callbacks, strategy):
         A list of callbacks.
 
     Raises:
-        ValueError: If two workers would save to one path.
+        ValueError: If two workers would save to the same path.
 
     Example:
 
@@ -42,15 +42,15 @@ def for_this_worker(callbacks, strategy):
 
 def _check_paths(savers, strategy):
     paths = [str(getattr(saver, "filepath", getattr(saver, "backup_dir", ""))) for saver in savers][:_MOST_SAVERS]
-    # 31 bits of a path: they are compared across workers as numbers.
+    # Workers compare 31-bit hashes of the paths.
     numbers = [int.from_bytes(hashlib.sha256(path.encode()).digest()[:4], "little") >> 1 for path in paths]
     own = np.array(numbers + [0] * (_MOST_SAVERS - len(numbers)), "int32")
     others = np.delete(distribution.from_all_workers(strategy, own), distribution.worker_index(strategy), axis=0)
     for saver, path, number in zip(savers, paths, numbers, strict=True):
         if number in others:
             raise ValueError(
-                f"{type(saver).__name__} would be written by several workers at once, to one path. Received: {path} on "
-                f"more than one of {distribution.worker_count(strategy)} workers. Use keras_barlow.callbacks."
-                "Checkpoints, which the chief writes and all resume from; or give every worker a path of its own, with "
-                "keras_barlow.distribution.worker_index(strategy) in it."
+                f"Every worker needs its own path for {type(saver).__name__}. Received: {path} on more than one of "
+                f"{distribution.worker_count(strategy)} workers. Use keras_barlow.callbacks.Checkpoints, which the "
+                "chief writes and all workers resume from, or put "
+                "keras_barlow.distribution.worker_index(strategy) into the path."
             )

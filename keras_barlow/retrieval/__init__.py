@@ -1,4 +1,4 @@
-"""Features of a collection of image files: written to one file in constant memory, searched, and rid of duplicates."""
+"""Features of a collection of image files: extraction in constant memory, search, and duplicates."""
 
 from keras_barlow.retrieval.extraction import extract
 from keras_barlow.retrieval.fingerprints import check_encoder

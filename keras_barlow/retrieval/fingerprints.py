@@ -1,4 +1,4 @@
-"""What tells one encoder from another, and an image file from what it was before."""
+"""Fingerprints that identify encoders and detect changed image files."""
 
 import hashlib
 import json
@@ -6,25 +6,25 @@ import os
 
 import numpy as np
 
-# How far features of one picture may differ between machines and precisions, as a share of the largest.
+# Tolerated difference of features between machines and precisions, relative to the largest feature.
 _TOLERANCE = 0.02
 _FREE_SIZE = 64
 
 
 def of_encoder(encoder):
-    """The fingerprint of an encoder: a digest of its weights, and its features of one picture.
+    """Returns the fingerprint of an encoder: a digest of its weights, and its features of one picture.
 
-    The digest tells apart weights that differ in any bit. The features tell apart what weights do not show, such as
-    the mean of the standardization or an activation.
+    The digest changes with any bit of the weights. The features reveal differences outside the weights, such as the
+    mean of the standardization or an activation function.
 
     Args:
-        encoder: `keras.Model` from images on 0..255 to features, a loaded SavedModel too.
+        encoder: `keras.Model` from images on 0..255 to features, including a loaded SavedModel.
 
     Returns:
-        A dictionary for JSON: `weights`, a string, and `features`, a list of floats.
+        Dictionary that can be serialized to JSON: `weights`, a string, and `features`, a list of floats.
     """
     digest = hashlib.sha256()
-    # The weights of a SavedModel are not among those that Keras knows.
+    # Keras does not list the weights of a loaded SavedModel.
     frozen = [weight for layer in getattr(encoder, "layers", ()) for weight in getattr(layer, "frozen_weights", ())]
     for weight in [*encoder.get_weights(), *frozen]:
         digest.update(str((weight.shape, weight.dtype)).encode())
@@ -36,14 +36,14 @@ def of_encoder(encoder):
 
 
 def same_encoder(one, other):
-    """Whether two fingerprints are of one encoder.
+    """Returns whether two fingerprints belong to the same encoder.
 
     Args:
-        one: Dictionary of `of_encoder`.
-        other: Dictionary of `of_encoder`.
+        one: Dictionary from `of_encoder`.
+        other: Dictionary from `of_encoder`.
 
     Returns:
-        A bool.
+        A Python boolean.
     """
     first, second = (np.array(each["features"]) for each in (one, other))
     if one["weights"] != other["weights"] or first.shape != second.shape:
@@ -52,26 +52,28 @@ def same_encoder(one, other):
 
 
 def check_encoder(gallery, encoder):
-    """Refuses an encoder that the features of a gallery are not of: similarities to its features mean nothing.
+    """Raises an error unless the features of a gallery come from this encoder.
+
+    Similarities between features of different encoders are meaningless.
 
     Args:
-        gallery: `Gallery`. Nothing is checked where it does not know its encoder.
+        gallery: `Gallery`. Nothing is checked if it has no description of its encoder.
         encoder: `keras.Model` from images on 0..255 to features, or a `BarlowTwins` model.
 
     Raises:
-        ValueError: If the weights or the features of a test picture differ.
+        ValueError: If the weights, or the features of a test picture, differ.
     """
     encoder = getattr(encoder, "encoder", encoder)
     if gallery.encoder is not None and not same_encoder(gallery.encoder, of_encoder(encoder)):
         raise ValueError(
-            "Queries must be of the encoder that the features are of. "
-            f"Received: {encoder.name!r}, with other weights or settings. Load the encoder that the features were "
-            "extracted with, or extract them again with this one."
+            "Queries must come from the encoder that extracted the features. "
+            f"Received: {encoder.name!r}, with other weights or settings. Load that encoder, or extract the features "
+            "again with this one."
         )
 
 
 def of_names(names):
-    """A digest of the names of files, in order.
+    """Returns a digest of file names, in order.
 
     Args:
         names: List of strings.
@@ -83,13 +85,13 @@ def of_names(names):
 
 
 def of_files(files, names):
-    """A digest of the state of files, without reading them: size and times; of an archive its own.
+    """Returns a digest of the size and times of files, without reading them. For an archive, it describes the archive.
 
-    The time of the last change (`ctime`) cannot be set back as that of the last modification can.
+    The time of the last status change (`ctime`) is included, because unlike `mtime` it cannot be set back.
 
     Args:
         files: `data.files.Folder` or `Archive`.
-        names: List of strings, the files in question.
+        names: List of file names.
 
     Returns:
         A string.
@@ -100,8 +102,8 @@ def of_files(files, names):
 
 def _state(path):
     try:
-        known = os.stat(path)
-    # Reading it later reports that it is gone.
+        status = os.stat(path)
+    # Reading the file later reports that it is missing.
     except OSError:
         return None
-    return (known.st_size, known.st_mtime_ns, known.st_ctime_ns, known.st_ino)
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)

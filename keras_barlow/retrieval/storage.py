@@ -1,4 +1,4 @@
-"""Names and features of images in one file: `.npz` or `.parquet`."""
+"""Files of image names and features: `.npz` or `.parquet`."""
 
 import json
 import pathlib
@@ -13,12 +13,12 @@ FORMATS = (".npz", ".parquet")
 
 
 class Gallery(NamedTuple):
-    """Image files and their features, row by row.
+    """Image files and their features, one row per image.
 
     Attributes:
         names: Array of strings `(n,)`: paths relative to the collection.
         features: Float32 array `(n, features)`.
-        encoder: What is known of the encoder, for `check_encoder`; None for nothing.
+        encoder: Fingerprint of the encoder, for `check_encoder`; None if it is unknown.
     """
 
     names: np.ndarray
@@ -27,7 +27,7 @@ class Gallery(NamedTuple):
 
 
 def load(path):
-    """Reads what `extract` wrote.
+    """Reads a file written by `extract`.
 
     Args:
         path: `.npz` or `.parquet` file.
@@ -36,7 +36,7 @@ def load(path):
         `Gallery`.
 
     Raises:
-        ValueError: If it holds no names and features, or not as many of both.
+        ValueError: If the file does not hold names and features, or different numbers of them.
         ImportError: If pyarrow is needed and not installed.
     """
     path = pathlib.Path(path).expanduser()
@@ -53,32 +53,34 @@ def load(path):
             raise ValueError(f"names of shape {names.shape} and dtype {names.dtype} for {len(features)} features")
     except (KeyError, IndexError, TypeError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise ValueError(
-            f"The file must hold names and features, as gallery.extract writes them. Received: {path} ({error})."
+            f"The file must hold names and features, as written by retrieval.extract. Received: {path} ({error}). "
+            "Extract the features again."
         ) from error
     return Gallery(names, np.asarray(features, "float32"), None if encoder is None else json.loads(encoder))
 
 
 def writer(path):
-    """How to write a file of features from its parts.
+    """Returns the function that writes a file of features from its parts.
 
     Args:
-        path: Path with one of `FORMATS` as its ending.
+        path: Path that ends with one of `FORMATS`.
 
     Returns:
-        A function of the path, the names, the `.npy` files of the parts in order, and the dictionary about the encoder.
+        A function of the path, the names, the ordered list of `.npy` files with the parts, and the fingerprint of the
+        encoder.
 
     Raises:
-        ValueError: For another ending.
+        ValueError: If the path has another suffix.
         ImportError: If pyarrow is needed and not installed.
     """
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
-        raise ValueError(f"The file must end with one of {', '.join(FORMATS)}. Received: {path}")
+        raise ValueError(f"The file must end with one of {', '.join(FORMATS)}. Received: {path}. Rename it.")
     return _write_npz if suffix == ".npz" else _parquet_writer(_pyarrow())
 
 
 def _read_npz(path):
-    # np.load leaves a file open that it cannot read.
+    # np.load does not close a file that it fails to read.
     with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
         return file["names"], file["features"], file["encoder"].item() if "encoder" in file else None
 
@@ -97,7 +99,7 @@ def _read_parquet(path):
 
 
 def _write_npz(path, names, files, encoder):
-    """What `np.savez` writes, part by part."""
+    """Writes what `np.savez` would, one part at a time."""
     parts = [np.load(file, mmap_mode="r") for file in files]
     shape = (sum(len(part) for part in parts), parts[0].shape[1])
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
@@ -113,7 +115,7 @@ def _write_npz(path, names, files, encoder):
 
 def _parquet_writer(arrow):
     def write(path, names, files, encoder):
-        start, written = 0, None
+        start, output = 0, None
         for file in files:
             part = np.load(file)
             flat = arrow.array(part.reshape(-1), arrow.float32())
@@ -122,10 +124,10 @@ def _parquet_writer(arrow):
                 "features": arrow.FixedSizeListArray.from_arrays(flat, part.shape[1]),
             }
             table = arrow.table(columns).replace_schema_metadata({"encoder": json.dumps(encoder)})
-            written = written or arrow.parquet.ParquetWriter(path, table.schema)
-            written.write_table(table)
+            output = output or arrow.parquet.ParquetWriter(path, table.schema)
+            output.write_table(table)
             start += len(part)
-        written.close()
+        output.close()
 
     return write
 

@@ -1,4 +1,4 @@
-"""Two random views of each image: the layer that draws them, and the policies of the papers."""
+"""Random views of images: the layer that draws them, and the policies of the papers."""
 
 from keras_barlow.views.foreign import drawn
 from keras_barlow.views.keras_cv import keras_cv_barlow_twins

@@ -1,11 +1,11 @@
-"""Layers of Keras, of keras-cv and of users in the place of this library's."""
+"""Calls image layers from Keras, keras-cv and users in place of this library's transforms."""
 
 import inspect
 
 import numpy as np
 import tensorflow as tf
 
-# A layer that draws once for a whole batch may draw the same number by chance, but not so often.
+# A layer that draws one number for the whole batch may repeat it by chance, but not this many times.
 _TRIALS = 8
 
 
@@ -13,78 +13,80 @@ def call_foreign(layer, images, training):
     """Calls a layer of another library on a batch of images.
 
     Args:
-        layer: Keras layer from images to images.
+        layer: Keras layer that maps images to images.
         images: Float tensor `(batch, height, width, channels)` on 0..255.
-        training: Python boolean.
+        training: Python boolean, passed to the layer if its `call` accepts it.
 
     Returns:
-        What the layer returns.
+        The layer's output.
     """
-    # keras-cv's pipelines take no `training`.
+    # keras-cv's pipelines do not accept `training`.
     flag = {"training": training} if "training" in inspect.signature(layer.call).parameters else {}
     if tf.executing_eagerly():
         return layer(images, **flag)
-    # keras-cv branches on tensors in Python. Keras switches AutoGraph off in the training step; a function of its own
-    # has it on.
+    # keras-cv branches on tensors in Python, which needs AutoGraph. Keras disables it in the training step; a nested
+    # tf.function enables it again.
     return tf.function(lambda x: layer(x, **flag))(images)
 
 
 def check_repeatable(layers, image_shape):
-    """Refuses layers that draw other numbers when their variables are set back.
+    """Checks that layers repeat their random numbers when their variables are restored.
 
-    Micro-batches are drawn twice, and both passes must see the same views. Keras' layers draw from a
-    `keras.random.SeedGenerator`, whose state is a variable; those of keras-cv 0.9 do not. So each layer is tried.
+    The views of a micro-batch are drawn twice and must be the same in both passes. Keras layers draw from a
+    `keras.random.SeedGenerator`, whose state is a variable, but the layers of keras-cv 0.9 do not, so every layer is
+    tried out.
 
     Args:
-        layers: Keras layers from images to images.
-        image_shape: `(height, width, channels)` of the images to try them on; None for an unknown size.
+        layers: Keras layers that map images to images.
+        image_shape: Shape `(height, width, channels)` of the trial images; each may be None if it is unknown.
 
     Raises:
-        ValueError: If a layer does not repeat its draws.
+        ValueError: If a layer does not repeat its random numbers.
     """
     shape = [size or default for size, default in zip(image_shape, (32, 32, 3), strict=True)]
     images = np.random.default_rng(0).uniform(0, 255, (16, *shape)).astype("float32")
     for layer in layers:
-        # Some layers make their generator in the first call.
+        # Some layers create their generator in the first call.
         call_foreign(layer, images, True)
         state = [(variable, np.asarray(variable)) for variable in layer.variables]
-        seen = []
+        outputs = []
         for _ in range(_TRIALS):
             for variable, value in state:
                 variable.assign(value)
-            seen.append(np.asarray(call_foreign(layer, images, True)))
-        if not all(np.array_equal(seen[0], again) for again in seen[1:]):
+            outputs.append(np.asarray(call_foreign(layer, images, True)))
+        if not all(np.array_equal(outputs[0], output) for output in outputs[1:]):
             raise ValueError(
-                "With accumulation_steps > 1 every layer of the views must repeat its draws in a second pass, from a "
-                f"keras.random.SeedGenerator. Received: {type(layer).__module__}.{type(layer).__name__}, which drew "
-                "other numbers. Use the layer of this name in keras.layers or keras_barlow.augmentations, or "
-                "accumulation_steps=1."
+                "With accumulation_steps > 1 every layer of the views must repeat its random numbers in a second pass, "
+                "by drawing them from a keras.random.SeedGenerator. "
+                f"Received: {type(layer).__module__}.{type(layer).__name__}, which drew different numbers. Use the "
+                "layer of this name in keras.layers or keras_barlow.augmentations, or accumulation_steps=1."
             )
 
 
 def drawn(views, images, step):
-    """The two views of a batch by the views layer of a model, which may be a layer of the user's own.
+    """Draws the two views of a batch with the views layer of a model, which may be a custom layer.
 
     Args:
-        views: `Views`, or a layer from images to a pair of views; it gets `training` and `step` if `call` takes them.
+        views: `Views`, or a layer that maps images to a pair of views. Its `call` receives `training` and `step` if it
+            accepts them.
         images: Float or uint8 tensor `(batch, height, width, channels)` on 0..255, or a pair of crops.
-        step: Integer or scalar integer tensor.
+        step: Number of the training step, an integer or a scalar integer tensor.
 
     Returns:
         The pair `(view_a, view_b)`.
 
     Raises:
-        ValueError: If the layer gives anything else than two tensors.
+        ValueError: If the layer does not return a pair.
     """
     parameters = inspect.signature(getattr(views, "call", views)).parameters.values()
-    everything = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
+    takes_kwargs = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
     names = {parameter.name for parameter in parameters}
     options = {"training": True, "step": step}
-    pair = views(images, **{name: value for name, value in options.items() if everything or name in names})
+    pair = views(images, **{name: value for name, value in options.items() if takes_kwargs or name in names})
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise ValueError(
-            "`views` must give a pair (view_a, view_b) for a batch of images. "
+            "`views` must return a pair (view_a, view_b) for a batch of images. "
             f"Received: {len(pair) if isinstance(pair, (tuple, list)) else type(pair).__name__} from {views!r}. "
-            "Let its `call` return view_a, view_b."
+            "Return view_a, view_b from its `call`."
         )
     return pair

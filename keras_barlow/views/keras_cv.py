@@ -1,30 +1,31 @@
-"""The paper's policy out of keras-cv's own layers, as near as they come to it."""
+"""The closest approximation of the paper's policy with keras-cv's own layers."""
 
+from keras_barlow.views import policies
 from keras_barlow.views.layer import Views
 
-# keras-cv multiplies saturation by f / (1 - f), so that 0.5 changes nothing (0.2 would leave next to no colour), and
-# turns hue by half of its factor.
-_SATURATION = (0.8 / 1.8, 1.2 / 2.2)
-_HUE = 0.2
+# keras-cv multiplies saturation by f / (1 - f), so 0.5 is the identity (0.2 would remove most of the color), and shifts
+# hue by half of its factor.
+_BRIGHTNESS, _CONTRAST = policies.JITTER[:2]
+_SATURATION = tuple(factor / (1 + factor) for factor in (1 - policies.JITTER[2], 1 + policies.JITTER[2]))
+_HUE = 2 * policies.JITTER[3]
 
 
 def keras_cv_barlow_twins(image_size):
     """The two views of the paper, drawn by keras-cv.
 
-    For comparison, and for those who have keras-cv in their pipeline already. Where it departs from the paper, and from
-    `barlow_twins`:
+    For comparison, and for pipelines that already use keras-cv. It differs from the paper, and from `barlow_twins`:
 
     | transform | keras-cv | the paper |
     |---|---|---|
-    | crop | bilinear, without antialiasing; boxes of any fraction of a pixel | bicubic, antialiased, whole pixels |
+    | crop | bilinear, without antialiasing; fractional boxes | bicubic, with antialiasing; boxes of whole pixels |
     | brightness | adds up to 0.4 of the scale | multiplies by 0.6 to 1.4 |
     | contrast | around the mean of each channel | around the mean luma |
-    | saturation | in HSV | towards luma |
+    | saturation | in HSV | relative to luma |
     | order of the jitter | brightness, contrast, saturation, hue | random for each image |
-    | blur | an odd number of taps that does not follow sigma: 13 | as wide as sigma asks |
-    | draws | from its own generators: every replica and every device its own | one table, the same on any |
+    | blur | 13 taps for every sigma | as many taps as sigma needs |
+    | random numbers | from its own generators, which differ between devices | from one table for all devices |
 
-    It does not compile with XLA (`supports_jit=False`: its crop needs an operation that XLA has not), and is slower
+    It cannot be compiled with XLA, which lacks an operation of keras-cv's crop (`supports_jit=False`), and is slower
     (`benchmarks/views.py`).
 
     Args:
@@ -47,14 +48,17 @@ def keras_cv_barlow_twins(image_size):
 
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
 
-    def policy(blur, solarization):
+    threshold = (policies.SOLARIZATION_THRESHOLD, policies.SOLARIZATION_THRESHOLD)
+
+    def layers(blur, solarization):
+        jitter = cv.RandomColorJitter((0, 255), _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE)
         return [
-            cv.RandomCropAndResize(size, crop_area_factor=(0.08, 1.0), aspect_ratio_factor=(3 / 4, 4 / 3)),
+            cv.RandomCropAndResize(size, crop_area_factor=policies.CROP_SCALE, aspect_ratio_factor=policies.CROP_RATIO),
             cv.RandomFlip("horizontal"),
-            cv.RandomApply(cv.RandomColorJitter((0, 255), 0.4, 0.4, _SATURATION, _HUE), rate=0.8),
-            cv.RandomApply(cv.Grayscale(output_channels=3), rate=0.2),
-            cv.RandomApply(cv.RandomGaussianBlur(kernel_size=13, factor=(0.1, 2.0)), rate=blur),
-            cv.RandomApply(cv.Solarization((0, 255), threshold_factor=(128, 128)), rate=solarization),
+            cv.RandomApply(jitter, rate=policies.JITTER_PROBABILITY),
+            cv.RandomApply(cv.Grayscale(output_channels=3), rate=policies.GRAYSCALE),
+            cv.RandomApply(cv.RandomGaussianBlur(kernel_size=13, factor=policies.BLUR_SIGMA), rate=blur),
+            cv.RandomApply(cv.Solarization((0, 255), threshold_factor=threshold), rate=solarization),
         ]
 
-    return Views(policy(blur=1.0, solarization=0.0), policy(blur=0.1, solarization=0.2))
+    return Views(*map(layers, policies.BLUR, policies.SOLARIZATION))

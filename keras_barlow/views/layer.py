@@ -1,4 +1,4 @@
-"""The layer that draws two views of each image."""
+"""The layer that draws two random views of each image."""
 
 import random
 
@@ -12,32 +12,31 @@ from keras_barlow.views.foreign import call_foreign, check_repeatable
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
 class Views(keras.layers.Layer):
-    """Draws two random views of each image, by two lists of layers.
+    """Draws two random views of each image with two lists of layers.
 
-    This library's transforms draw from one table per `(seed, step, view)`, so that a step has the same views
-    on any number of devices. Other layers (Keras' own, keras-cv's) are called as they are and draw from
-    their own generators.
+    This library's transforms draw from one table per `(seed, step, view)`, so a step has the same views on any number
+    of devices. Other layers (from Keras, keras-cv) draw from their own generators.
 
     Args:
-        layers_a: Keras layers from images to images, applied in order, for view A.
-        layers_b: The same for view B.
-        seed: Integer, or None for a random one.
-        **kwargs: Those of `keras.layers.Layer`.
+        layers_a: List of Keras layers that map images to images, applied in order, for view A.
+        layers_b: List of Keras layers that map images to images, applied in order, for view B.
+        seed: Integer seed of the random numbers, or None for a random one.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
-        images: uint8 or float tensor `(batch, height, width, channels)` on 0..255, or one image of rank 3; or a pair of
-            them, crops that the host has cut, of which the first becomes view A and the second view B.
-        training: Python boolean. False gives the images as they are, resized where the views are cropped.
-        step: Integer or scalar integer tensor: which row of draws to take. None takes the next of the
-            layer's own generator.
+        images: uint8 or float tensor `(batch, height, width, channels)` on 0..255, or one image of rank 3. Or a pair
+            of such tensors, crops cut on the host, of which the first becomes view A and the second view B.
+        training: Python boolean. False returns the images without augmentation, resized if the views are cropped.
+        step: Number of the training step, an integer or a scalar integer tensor, which determines the random numbers.
+            None takes the next step of the layer's own generator.
 
     Returns:
         The pair `(view_a, view_b)`, float32 on 0..255.
 
     Example:
 
-    In a model: `BarlowTwins(encoder, projector, views=kb.views.barlow_twins(32))`. In tf.data, where `enumerate` makes
-    parallel workers reproducible:
+    In a model: `BarlowTwins(encoder, projector, views=kb.views.barlow_twins(32))`. In tf.data, with the step from
+    `enumerate`, so that parallel workers are reproducible:
 
     >>> import numpy as np, tensorflow as tf, keras_barlow as kb
     >>> views = kb.views.barlow_twins(image_size=16, seed=0)
@@ -56,13 +55,13 @@ class Views(keras.layers.Layer):
         self.layers_b = list(layers_b)
         self.seed = random.randint(0, 2**31 - 1) if seed is None else randomness.checked_seed(seed)
         self._seed_generator = keras.random.SeedGenerator(self.seed)
-        # A foreign layer may claim that XLA compiles it and be wrong (keras-cv's RandomCropAndResize is).
+        # Foreign layers may claim XLA support and not have it, as keras-cv's RandomCropAndResize does.
         self.supports_jit = all(isinstance(layer, augmentations.RandomTransform) for layer in self.transforms)
         self.built = True
 
     @property
     def takes_crops(self):
-        """Whether no layer crops: then the images may be pairs of crops."""
+        """Whether the layer accepts pairs of crops, because none of its layers crops."""
         return not any(isinstance(layer, augmentations.RandomResizedCrop) for layer in self.transforms)
 
     @property
@@ -71,13 +70,13 @@ class Views(keras.layers.Layer):
         return self.layers_a + self.layers_b
 
     def check_repeatable(self, image_shape):
-        """Refuses layers of other libraries that cannot draw the same views twice, as micro-batches need them.
+        """Checks that layers from other libraries can draw the same views twice, as micro-batches require.
 
         Args:
-            image_shape: `(height, width, channels)` of the images to try them on; None for an unknown size.
+            image_shape: Shape `(height, width, channels)` of the trial images; each may be None if it is unknown.
 
         Raises:
-            ValueError: If a layer does not repeat its draws.
+            ValueError: If a layer does not repeat its random numbers.
         """
         foreign = [layer for layer in self.transforms if not isinstance(layer, augmentations.RandomTransform)]
         check_repeatable(foreign, image_shape)
@@ -87,9 +86,10 @@ class Views(keras.layers.Layer):
         pair = [ops.convert_to_tensor(part) for part in (images if isinstance(images, (tuple, list)) else [images])]
         if len(pair) > 2 or {len(part.shape) for part in pair} not in ({3}, {4}):
             raise ValueError(
-                "Views are drawn from images of the shape (batch, height, width, channels), or (height, width, "
-                "channels) for one, or from a pair of such crops. Received: images.shape="
+                "Images must have the shape (batch, height, width, channels), or (height, width, channels) for one "
+                "image, or be a pair of such crops. Received: images.shape="
                 + ", ".join(str(tuple(part.shape)) for part in pair)
+                + ". Add or remove axes."
             )
         if len(pair[0].shape) == 3:
             views = self.call([part[None] for part in pair], training=training, step=step)
@@ -98,11 +98,12 @@ class Views(keras.layers.Layer):
         return self.apply(pair if len(pair) == 2 else pair[0], tables, training=training)
 
     def draw(self, rows, step=None):
-        """The random numbers of both views, which `apply` can use in portions.
+        """Draws the random numbers of both views. `apply` accepts any rows of them, such as those of a micro-batch.
 
         Args:
             rows: Number of images on this replica, an integer or a scalar integer tensor.
-            step: As for the call.
+            step: Number of the training step, an integer or a scalar integer tensor; None takes the next step of the
+                layer's own generator.
 
         Returns:
             A pair of float32 tables `(rows, numbers)` in [0, 1).
@@ -115,18 +116,18 @@ class Views(keras.layers.Layer):
         )
 
     def apply(self, images, tables, training=True):
-        """The views of images whose random numbers are drawn.
+        """Computes the views of images from random numbers.
 
         Args:
-            images: As for the call, with a batch axis.
-            tables: What `draw` returned for these images.
-            training: Python boolean; False uses no table.
+            images: uint8 or float tensor `(batch, height, width, channels)` on 0..255, or a pair of crops.
+            tables: Pair of tables from `draw`, with one row per image.
+            training: Python boolean; False ignores the tables.
 
         Returns:
             The pair `(view_a, view_b)`, float32 on 0..255.
         """
         pair = images if isinstance(images, (tuple, list)) else (images, images)
-        # Both views start from the same planes.
+        # A single image tensor is converted to planes once for both views.
         planes = [to_planes(pair[0])] * 2 if pair[0] is pair[1] else [to_planes(part) for part in pair]
         return tuple(
             self._view(part, layers, table, training)

@@ -1,42 +1,54 @@
-"""View policies as data: lists of layers with the numbers of the papers."""
+"""View policies: lists of transforms with the settings of the papers."""
 
 from keras_barlow import augmentations
 from keras_barlow.views.layer import Views
 
 TRANSFORMS = ("crop", "flip", "jitter", "grayscale", "blur", "solarization")
+# The policy of Barlow Twins (appendix A of the paper). Blur and solarization have one probability for each view.
+CROP_SCALE = (0.08, 1.0)
+CROP_RATIO = (3 / 4, 4 / 3)
+FLIP = 0.5
+# Brightness, contrast, saturation and hue.
+JITTER = (0.4, 0.4, 0.2, 0.1)
+JITTER_PROBABILITY = 0.8
+GRAYSCALE = 0.2
+BLUR = (1.0, 0.1)
+BLUR_SIGMA = (0.1, 2.0)
+SOLARIZATION = (0.0, 0.2)
+SOLARIZATION_THRESHOLD = 128
 
 
 def policy(
     image_size,
-    crop_scale=(0.08, 1.0),
-    flip=0.5,
-    jitter=(0.4, 0.4, 0.2, 0.1),
-    jitter_probability=0.8,
-    grayscale=0.2,
+    crop_scale=CROP_SCALE,
+    flip=FLIP,
+    jitter=JITTER,
+    jitter_probability=JITTER_PROBABILITY,
+    grayscale=GRAYSCALE,
     blur=0.0,
     solarization=0.0,
     without=(),
 ):
-    """The paper's chain of transforms for one view.
+    """The transforms of one view, as in the paper.
 
     Args:
         image_size: Side of the views in pixels, or `(height, width)`.
-        crop_scale: `(low, high)`: share of the area that a crop keeps.
-        flip: Probability of mirroring.
-        jitter: Strengths of brightness, contrast, saturation and hue.
-        jitter_probability: Probability of colour jitter.
-        grayscale: Probability of turning grey.
-        blur: Probability of Gaussian blur, sigma 0.1 to 2.0 pixels.
-        solarization: Probability of solarisation at 128.
-        without: Names of transforms to leave out, of `"crop"`, `"flip"`, `"jitter"`, `"grayscale"`, `"blur"`,
-            `"solarization"`. Without the crop the views have the size of the images.
+        crop_scale: `(low, high)`, range of the fraction of the image's area that a crop keeps.
+        flip: Probability of a horizontal flip.
+        jitter: Tuple with the strengths of brightness, contrast, saturation and hue.
+        jitter_probability: Probability of color jitter.
+        grayscale: Probability of conversion to grayscale.
+        blur: Probability of Gaussian blur, with sigma from 0.1 to 2.0 pixels.
+        solarization: Probability of solarization at the threshold 128.
+        without: Name or names of transforms to omit: `"crop"`, `"flip"`, `"jitter"`, `"grayscale"`, `"blur"`,
+            `"solarization"`. Without the crop, views have the size of the images.
 
     Returns:
-        A list of layers in the order crop, flip, jitter, grayscale, blur, solarisation, without those that
-        would never act.
+        A list of layers in the order crop, flip, jitter, grayscale, blur, solarization. Transforms with probability 0
+        are omitted.
 
     Raises:
-        ValueError: If `without` has a name that is none of these.
+        ValueError: If `without` contains an unknown name.
 
     Example:
 
@@ -47,30 +59,31 @@ def policy(
     unknown = sorted(set(without) - set(TRANSFORMS))
     if unknown:
         raise ValueError(
-            f"`without` takes names of transforms: {', '.join(TRANSFORMS)}. Received: {', '.join(map(repr, unknown))}"
+            f"`without` takes names of transforms: {', '.join(TRANSFORMS)}. "
+            f"Received: {', '.join(map(repr, unknown))}. Use names from this list."
         )
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     layers = {
-        "crop": augmentations.RandomResizedCrop(height, width, scale=crop_scale),
+        "crop": augmentations.RandomResizedCrop(height, width, scale=crop_scale, ratio=CROP_RATIO),
         "flip": augmentations.RandomFlip(flip),
         "jitter": augmentations.RandomColorJitter(*jitter, probability=jitter_probability),
         "grayscale": augmentations.RandomGrayscale(grayscale),
-        "blur": augmentations.RandomGaussianBlur((0.1, 2.0), probability=blur),
-        "solarization": augmentations.RandomSolarization(128, probability=solarization),
+        "blur": augmentations.RandomGaussianBlur(BLUR_SIGMA, probability=blur),
+        "solarization": augmentations.RandomSolarization(SOLARIZATION_THRESHOLD, probability=solarization),
     }
     return [layer for name, layer in layers.items() if layer.probability > 0 and name not in without]
 
 
-def barlow_twins(image_size, blur=(1.0, 0.1), solarization=(0.0, 0.2), seed=None, **shared):
+def barlow_twins(image_size, blur=BLUR, solarization=SOLARIZATION, seed=None, **shared):
     """The two asymmetric views of the paper.
 
     Args:
         image_size: Side of the views in pixels, or `(height, width)`.
-        blur: Probability of Gaussian blur in view A and in view B.
-        solarization: Probability of solarisation in view A and in view B.
-        seed: See `Views`.
-        **shared: Further arguments of `policy`, for both views; `without=("grayscale", "jitter")` is one point of
-            the paper's figure 3.
+        blur: Pair of probabilities of Gaussian blur, for view A and view B.
+        solarization: Pair of probabilities of solarization, for view A and view B.
+        seed: Integer seed of the random numbers, or None for a random one.
+        **shared: Further arguments of `policy`, for both views. For example, `without=("grayscale", "jitter")` is one
+            point of the paper's figure 3.
 
     Returns:
         A `Views` layer.
@@ -92,11 +105,11 @@ def barlow_twins(image_size, blur=(1.0, 0.1), solarization=(0.0, 0.2), seed=None
 
 
 def cifar(image_size=32, seed=None, **shared):
-    """The paper's views without blur, as they are used for images of 32 pixels.
+    """The paper's views without blur, as is usual for images of 32 pixels.
 
     Args:
         image_size: Side of the views in pixels, or `(height, width)`.
-        seed: See `Views`.
+        seed: Integer seed of the random numbers, or None for a random one.
         **shared: Further arguments of `policy`, for both views.
 
     Returns:
@@ -111,12 +124,12 @@ def cifar(image_size=32, seed=None, **shared):
 
 
 def simclr(image_size, strength=1.0, seed=None, **shared):
-    """The views of SimCLR, both drawn alike: twice the jitter of Barlow Twins, and blur for one image in two.
+    """The two symmetric views of SimCLR, with twice the jitter of Barlow Twins and blur with probability 0.5.
 
     Args:
         image_size: Side of the views in pixels, or `(height, width)`.
-        strength: Of the colour jitter; the paper has 1.0 for ImageNet and 0.5, without blur, for CIFAR-10.
-        seed: See `Views`.
+        strength: Strength of the color jitter. The paper uses 1.0 for ImageNet, and 0.5 without blur for CIFAR-10.
+        seed: Integer seed of the random numbers, or None for a random one.
         **shared: Further arguments of `policy`, for both views.
 
     Returns:
@@ -138,15 +151,14 @@ def simclr(image_size, strength=1.0, seed=None, **shared):
 def multi_channel(image_size, blur=(0.5, 0.1), seed=None, **shared):
     """Views of images with any number of channels, such as satellite bands or spectrograms: crop, flip and blur.
 
-    What needs red, green and blue (jitter, grayscale), or a scale that is known to be that of light (solarisation),
-    is left out.
+    Omits the transforms that need RGB (jitter, grayscale) or a scale of light intensities (solarization).
 
     Args:
         image_size: Side of the views in pixels, or `(height, width)`.
-        blur: Probability of Gaussian blur in view A and in view B.
-        seed: See `Views`.
-        **shared: `crop_scale`, `flip` and `without` of `policy`, for both views. A spectrogram reads one way only:
-            `flip=0`.
+        blur: Pair of probabilities of Gaussian blur, for view A and view B.
+        seed: Integer seed of the random numbers, or None for a random one.
+        **shared: Arguments `crop_scale`, `flip` and `without` of `policy`, for both views. Use `flip=0` for
+            spectrograms, whose time axis must not be reversed.
 
     Returns:
         A `Views` layer.
@@ -157,5 +169,5 @@ def multi_channel(image_size, blur=(0.5, 0.1), seed=None, **shared):
     >>> [view.shape[-1] for view in multi_channel(image_size=8, seed=0)(np.zeros((2, 9, 9, 13), "uint8"))]
     [13, 13]
     """
-    colour = {"jitter_probability": 0.0, "grayscale": 0.0}
-    return barlow_twins(image_size, blur=blur, solarization=(0.0, 0.0), seed=seed, **colour, **shared)
+    without_color = {"jitter_probability": 0.0, "grayscale": 0.0}
+    return barlow_twins(image_size, blur=blur, solarization=(0.0, 0.0), seed=seed, **without_color, **shared)

@@ -1,4 +1,4 @@
-"""Weights of other projects, in and out."""
+"""Conversion of ResNet weights from and to PyTorch."""
 
 from keras_barlow.weights.conversion import Loaded, load_torch, save_torch
 

@@ -1,7 +1,7 @@
-"""The entries of a zip archive, within limits that follow from the size of the file.
+"""A reader of zip archives whose cost is bounded by the size of the file.
 
-Python's `zipfile` is not used: it reports damage by a dozen kinds of exceptions, bounds neither the directory nor what
-an entry expands to, and opens the whole directory again for each entry that is read later.
+It does not use Python's `zipfile`, which raises a dozen kinds of exceptions on damaged files, limits neither the
+directory nor the expanded size of an entry, and parses the whole directory again for every entry that is read later.
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ _ENTRY = struct.Struct("<4s6H3I5H2I")
 _LOCAL = struct.Struct("<4s5H3I2H")
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED = 1
-_FULL, _FULL_SHORT = 0xFFFFFFFF, 0xFFFF  # The number stands elsewhere, with 64 bits.
+_FULL, _FULL_SHORT = 0xFFFFFFFF, 0xFFFF  # The number is stored elsewhere, as 64 bits.
 _STORE = "Unpack it and pack it again without compression, as torch.save does."
 _DIRECTORY_LIMIT = 2**26  # More than half a million entries.
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the directory."""
+    """One entry of the directory."""
 
     name: bytes
     flags: int
@@ -38,13 +38,13 @@ class Entry:
 
 
 class Archive:
-    """A zip archive.
+    """A zip archive, opened for reading.
 
     Args:
         path: Path of the file.
 
     Raises:
-        Refused: If it is damaged, or expands far beyond its own size.
+        Refused: If the archive is damaged, or its entries are far larger than the file.
     """
 
     def __init__(self, path):
@@ -60,17 +60,17 @@ class Archive:
 
     @property
     def names(self):
-        """Names of all entries, as bytes and in order."""
+        """Names of all entries as bytes, in the order of the directory."""
         return list(self._entries)
 
     def size_of(self, name):
-        """Length of an entry in bytes, once its bytes were found to be in the file."""
+        """Returns the length of an entry in bytes, after checking that the file contains them."""
         entry = self._entry(name)
         self._start(entry)
         return entry.size
 
     def read(self, name):
-        """The bytes of an entry, checked against their checksum."""
+        """Returns the bytes of an entry and verifies their checksum."""
         entry = self._entry(name)
         content = read_slice(self.path, self._start(entry), entry.packed)
         if entry.method == _DEFLATED:
@@ -85,33 +85,33 @@ class Archive:
         return self._entries[name]
 
     def _directory(self):
-        """The bytes of the directory, and how many entries they describe."""
+        """Returns the bytes of the directory and its number of entries."""
         length = min(self.size, _END.size + _FULL_SHORT)
         tail = read_slice(self.path, self.size - length, length)
         at = tail.rfind(b"PK\x05\x06")
         if at < 0 or length - at < _END.size:
-            raise Refused("an archive without its end; it ends too early")
+            raise Refused("an archive without its end record; it ends too early")
         *_, count, size, start, _ = _END.unpack_from(tail, at)
         end = self.size - length + at
         if count == _FULL_SHORT or _FULL in (size, start):
             count, size, start = self._wide_end(end - _WIDE_LOCATOR.size)
         if start + size > end or size > _DIRECTORY_LIMIT or count * _ENTRY.size > size:
-            raise Refused("an archive whose directory is not where its end says")
+            raise Refused("an archive whose directory is not where its end record says")
         return read_slice(self.path, start, size), count
 
     def _wide_end(self, at):
         if at < 0:
-            raise Refused("an archive without its end")
+            raise Refused("an archive without its end record")
         signature, _, start, _ = _WIDE_LOCATOR.unpack(read_slice(self.path, at, _WIDE_LOCATOR.size))
         if signature != b"PK\x06\x07" or start + _WIDE_END.size > at:
-            raise Refused("an archive without its end")
+            raise Refused("an archive without its end record")
         signature, *_, count, size, start = _WIDE_END.unpack(read_slice(self.path, start, _WIDE_END.size))
         if signature != b"PK\x06\x06":
-            raise Refused("an archive without its end")
+            raise Refused("an archive without its end record")
         return count, size, start
 
     def _start(self, entry):
-        """Where the bytes of an entry begin, if all of them are in the file and can be read."""
+        """Returns the position of the first byte of an entry, if the file contains all of them in a readable form."""
         if entry.flags & _ENCRYPTED:
             raise Refused(f"the entry {_shown(entry.name)} is encrypted", _STORE)
         if entry.method not in (_STORED, _DEFLATED):
@@ -124,8 +124,8 @@ class Archive:
         start = entry.header + _LOCAL.size + name + extra
         if signature != b"PK\x03\x04" or start + entry.packed > self.size:
             raise Refused(f"the entry {_shown(entry.name)} lies outside the file")
-        own = read_slice(self.path, entry.header + _LOCAL.size, name)
-        if (own, method, flags & _ENCRYPTED) != (entry.name, entry.method, 0):
+        local_name = read_slice(self.path, entry.header + _LOCAL.size, name)
+        if (local_name, method, flags & _ENCRYPTED) != (entry.name, entry.method, 0):
             raise Refused(f"the entry {_shown(entry.name)} contradicts the directory")
         return start
 
@@ -158,17 +158,17 @@ def _entries(directory, count):
 
 
 def _wide(extra, numbers):
-    """Those of the numbers that need 64 bits, from the extra field that has them in this order."""
+    """Replaces the numbers that need 64 bits by those in the extra field, which holds them in this order."""
     fields = {}
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
         fields.setdefault(kind, extra[at + 4 : at + 4 + length])
         at += 4 + length
-    found = fields.get(1, b"")
-    if len(found) < 8 * numbers.count(_FULL):
+    content = fields.get(1, b"")
+    if len(content) < 8 * numbers.count(_FULL):
         raise Refused("an archive whose directory is damaged")
-    wide = (struct.unpack_from("<Q", found, at)[0] for at in range(0, len(found) - 7, 8))
+    wide = (struct.unpack_from("<Q", content, at)[0] for at in range(0, len(content) - 7, 8))
     return tuple(next(wide) if number == _FULL else number for number in numbers)
 
 

@@ -1,18 +1,18 @@
-"""What reading a file of weights may cost, and the error that refuses a file."""
+"""Limits on the cost of reading a weights file, and the error that rejects a file."""
 
-DAMAGED = "The file is damaged or was not written by these programs: download it, or save it, again."
+DAMAGED = "The file is damaged or has another format. Download or save it again."
 RESAVE = "If you trust the file, load it with torch and save its state_dict by itself."
-# A file may expand by this factor, plus a constant so that small files can hold anything ordinary.
+# A file may expand by this factor, plus a constant that is enough for any ordinary small file.
 _FACTOR = 8
 _CONSTANT = 2**20
 
 
 class Refused(ValueError):
-    """A file that is not read.
+    """Rejects a file.
 
     Args:
-        reason: What was found in it.
-        remedy: What the user can do, as a sentence.
+        reason: Description of the problem, as a noun phrase or a clause.
+        remedy: Sentence that says what the user can do.
     """
 
     def __init__(self, reason, remedy=DAMAGED):
@@ -20,17 +20,17 @@ class Refused(ValueError):
         self.remedy = remedy
 
     def about(self, path):
-        """The error that users see, which names the file."""
+        """Returns the error for users, which names the file."""
         return ValueError(
-            f"The file must be one of torch.save or of safetensors. Received: {path} ({self}). {self.remedy}"
+            f"The file must be written by torch.save or safetensors. Received: {path} ({self}). {self.remedy}"
         )
 
 
 def allowance(size):
-    """How much may be made out of `size`: bytes out of bytes, steps out of steps."""
+    """Returns the largest output, in bytes or steps, that an input of `size` bytes or steps may produce."""
     return _FACTOR * size + _CONSTANT
 
 
 def shown(text, limit=80):
-    """Text of a file for an error message: short, and without control characters."""
+    """Shortens and escapes text from a file for an error message."""
     return repr(text[:limit])[1:-1] + ("..." if len(text) > limit else "")

@@ -1,48 +1,29 @@
-"""Runs the program of a pickle with nothing but data, in bounded time and memory.
+"""Executes a pickle on plain data only, in bounded time and memory.
 
-A pickle is a small program. `pickle.Unpickler` looks up what it names and calls it, compares and hashes what it makes,
-recurses as deep as it says and copies as often as it asks. Here each of its instructions costs one step or as many
-as it copies values, a name is only what `find` returns for it, and no value of the file is hashed or compared:
-dictionaries have strings for keys. Every instruction takes at least one byte of the file, and none jumps.
+A pickle is a small program. `pickle.Unpickler` imports and calls the objects it names, hashes and compares the values
+it creates, recurses without limit and copies as often as the program asks. This machine does none of that. Every
+instruction costs one step, or as many steps as it copies values. A name resolves only to what `find` returns. No value
+from the file is hashed or compared: dictionary keys become strings. Every instruction takes at least one byte of the
+file, and there are no jumps.
 """
 
-import struct
-
 from keras_barlow.weights.limits import RESAVE, Refused
+from keras_barlow.weights.pickle_instructions import INSTRUCTIONS
+from keras_barlow.weights.pickle_values import Global
 
 _STEPS = 4_000_000
 _BYTES = 2**30
 _LINE = 1000
-_INTEGER = 2**63
-
-
-class Global:
-    """What stands for something that a pickle names.
-
-    Args:
-        name: Name of the object.
-        call: Function of the tuple of arguments, for pickles that call it.
-    """
-
-    __slots__ = ("call", "name")
-
-    def __init__(self, name, call):
-        self.name = name
-        self.call = call
-
-
-# Takes the place of records and their classes. Whatever is done with it does nothing.
-SHELL = Global("record", lambda arguments: SHELL)
 
 
 class Machine:
-    """Runs the pickles of a file one after another.
+    """Executes the pickles in a file one after another.
 
     Args:
-        file: Open file, at the first byte of a pickle.
-        end: Position at which the file ends.
-        find: Function of a module and a name that returns a `Global` or raises.
-        persistent: Function of what the pickle gives for a storage, that returns the storage.
+        file: Open file, positioned at the first byte of a pickle.
+        end: Position of the end of the file.
+        find: Function that maps a module name and an object name to a `Global`, or raises.
+        persistent: Function that maps the persistent ID of a storage to the storage.
     """
 
     def __init__(self, file, end, find, persistent):
@@ -53,22 +34,22 @@ class Machine:
         self._left = min(end - file.tell(), _BYTES)
 
     def run(self):
-        """What the next pickle leaves.
+        """Executes the next pickle and returns its value.
 
         Raises:
-            Refused: If it is damaged, or costs too much.
+            Refused: If the pickle is damaged or costs too much.
         """
         self._memo, self._outer, self.stack = {}, [], []
         try:
             while (code := self.take(1)) != b".":
                 self.spend(1)
-                instruction = _INSTRUCTIONS.get(code)
+                instruction = INSTRUCTIONS.get(code)
                 if instruction is None:
                     raise Refused(f"its pickle has the instruction {code!r}, which torch.save does not write")
                 instruction(self)
             return self.stack.pop()
         except IndexError:
-            raise Refused("its pickle takes values that it has not made") from None
+            raise Refused("its pickle uses values that it has not created") from None
 
     def spend(self, steps):
         self.steps += steps
@@ -76,7 +57,7 @@ class Machine:
             raise Refused(f"its pickle takes more than {_STEPS} steps", RESAVE)
 
     def take(self, length):
-        """Bytes of the program."""
+        """Reads bytes of the program."""
         self._left -= length
         if self._left < 0 or length < 0:
             raise Refused("its pickle ends too early")
@@ -93,7 +74,7 @@ class Machine:
         return line[:-1]
 
     def marked(self):
-        """The values since the last mark, which are taken from the stack."""
+        """Pops and returns the values since the last mark."""
         values, self.stack = self.stack, self._outer.pop()
         return values
 
@@ -102,7 +83,7 @@ class Machine:
         self.stack = []
 
     def last(self, count):
-        """The last values, which are taken from the stack."""
+        """Pops and returns the last `count` values."""
         if len(self.stack) < count:
             raise IndexError
         values = self.stack[-count:]
@@ -122,204 +103,8 @@ class Machine:
 
     def call(self, function, arguments):
         if type(function) is not Global or type(arguments) is not tuple:
-            raise Refused("its pickle calls what is no function")
+            raise Refused("its pickle calls something that is not a function")
         result = function.call(arguments)
         if type(result) in (dict, list, tuple):
-            self.spend(len(result))  # It may be a copy.
+            self.spend(len(result))  # The result may be a copy.
         self.stack.append(result)
-
-
-def _extend(machine, values):
-    target = machine.stack[-1]
-    if type(target) is list:
-        target.extend(values)
-    elif target is not SHELL:
-        raise Refused("its pickle appends to what is no list")
-
-
-def _set_items(machine, values):
-    target = machine.stack[-1]
-    if type(target) is dict:
-        fill(target, values[::2], values[1::2])
-    elif target is not SHELL:
-        raise Refused("its pickle sets items of what is no dictionary")
-
-
-def fill(target, keys, values):
-    """Sets items of a dictionary, whose keys become strings."""
-    if len(keys) != len(values):
-        raise Refused("its pickle sets a key without a value")
-    for key, value in zip(keys, values, strict=True):
-        target[_key(key, target)] = value
-
-
-def _key(key, target):
-    if type(key) is str:
-        return key
-    if key is None or type(key) in (bool, float) or (type(key) is int and abs(key) < _INTEGER):
-        return str(key)
-    return f"<{len(target)}>"  # A name of its own, so that nothing is dropped.
-
-
-def _text(data):
-    try:
-        return data.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        raise Refused("its pickle has text that is not UTF-8") from None
-
-
-def _old_text(data):
-    """Strings of Python 2, which may hold bytes of any kind."""
-    return data.decode("utf-8", "surrogateescape")
-
-
-def _integer(data):
-    return int.from_bytes(data, "little", signed=True)
-
-
-def _decimal(line):
-    try:
-        return int(line.rstrip(b"L"))
-    except ValueError:
-        raise Refused("its pickle has a number that is none") from None
-
-
-def _number(form):
-    reader = struct.Struct(form)
-    return lambda machine: reader.unpack(machine.take(reader.size))[0]
-
-
-def _push(value):
-    return lambda machine: machine.stack.append(value)
-
-
-def _push_new(kind):
-    return lambda machine: machine.stack.append(kind())
-
-
-def _push_number(form):
-    read = _number(form)
-    return lambda machine: machine.stack.append(read(machine))
-
-
-def _push_counted(form, decode):
-    """A value whose length stands before it."""
-    length = _number(form)
-    return lambda machine: machine.stack.append(decode(machine.take(length(machine))))
-
-
-def _push_tuple(count):
-    return lambda machine: machine.stack.append(tuple(machine.last(count)))
-
-
-def _push_marked(kind):
-    def push(machine):
-        values = machine.marked()  # Before the stack is looked up: it is another one then.
-        machine.stack.append(kind(values))
-
-    return push
-
-
-def _remember(form):
-    number = _number(form)
-    return lambda machine: machine.remember(number(machine))
-
-
-def _recall(form):
-    number = _number(form)
-    return lambda machine: machine.recall(number(machine))
-
-
-def _skip(length):
-    return lambda machine: machine.take(length)
-
-
-def _named(machine):
-    machine.stack.append(machine.find(_text(machine.line()), _text(machine.line())))
-
-
-def _named_by_values(machine):
-    module, name = machine.last(2)
-    if type(module) is not str or type(name) is not str:
-        raise Refused("its pickle names something by what is no text")
-    machine.stack.append(machine.find(module, name))
-
-
-def _call(machine):
-    machine.call(*machine.last(2))
-
-
-def _call_with_names(machine):
-    function, arguments, _ = machine.last(3)
-    machine.call(function, arguments)
-
-
-def _call_marked(machine):
-    values = machine.marked()
-    machine.call(values[0], tuple(values[1:]))
-
-
-def _set_state(machine):
-    # Attributes of records and of dictionaries (`_metadata`): nothing of them is needed.
-    target, _ = machine.last(2)
-    machine.stack.append(target)
-
-
-def _storage(machine):
-    machine.stack.append(machine.persistent(machine.stack.pop()))
-
-
-_INSTRUCTIONS = {
-    b"\x80": _skip(1),  # The protocol.
-    b"\x95": _skip(8),  # The length of a frame.
-    b"N": _push(None),
-    b"\x88": _push(True),
-    b"\x89": _push(False),
-    b")": _push(()),
-    b"]": _push_new(list),
-    b"}": _push_new(dict),
-    b"\x8f": _push(SHELL),  # A set: it has no order, and its values no names.
-    b"\x91": _push_marked(lambda values: SHELL),
-    b"J": _push_number("<i"),
-    b"K": _push_number("<B"),
-    b"M": _push_number("<H"),
-    b"G": _push_number(">d"),
-    b"I": lambda machine: machine.stack.append(_decimal(machine.line())),
-    b"L": lambda machine: machine.stack.append(_decimal(machine.line())),
-    b"\x8a": _push_counted("<B", _integer),
-    b"\x8b": _push_counted("<i", _integer),
-    b"X": _push_counted("<I", _text),
-    b"\x8c": _push_counted("<B", _text),
-    b"\x8d": _push_counted("<Q", _text),
-    b"T": _push_counted("<i", _old_text),
-    b"U": _push_counted("<B", _old_text),
-    b"B": _push_counted("<I", bytes),
-    b"C": _push_counted("<B", bytes),
-    b"\x8e": _push_counted("<Q", bytes),
-    b"\x96": _push_counted("<Q", bytes),
-    b"(": Machine.mark,
-    b"0": lambda machine: machine.last(1) if machine.stack else machine.marked(),
-    b"1": Machine.marked,
-    b"t": _push_marked(tuple),
-    b"\x85": _push_tuple(1),
-    b"\x86": _push_tuple(2),
-    b"\x87": _push_tuple(3),
-    b"a": lambda machine: _extend(machine, machine.last(1)),
-    b"e": lambda machine: _extend(machine, machine.marked()),
-    b"\x90": lambda machine: _extend(machine, machine.marked()),
-    b"s": lambda machine: _set_items(machine, machine.last(2)),
-    b"u": lambda machine: _set_items(machine, machine.marked()),
-    b"q": _remember("<B"),
-    b"r": _remember("<I"),
-    b"\x94": Machine.remember_next,
-    b"h": _recall("<B"),
-    b"j": _recall("<I"),
-    b"c": _named,
-    b"\x93": _named_by_values,
-    b"R": _call,
-    b"\x81": _call,
-    b"\x92": _call_with_names,
-    b"o": _call_marked,
-    b"b": _set_state,
-    b"Q": _storage,
-}

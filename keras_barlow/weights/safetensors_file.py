@@ -1,4 +1,4 @@
-"""Reads the tensors of safetensors files. The `safetensors` package checks them: lengths, overlaps and holes."""
+"""Reads tensors from safetensors files, whose layout the `safetensors` package validates."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import safetensors
 from keras_barlow.weights.limits import Refused, shown
 from keras_barlow.weights.tensors import Storage, Tensor, read_slice
 
-# The package hands NumPy no bfloat16, so the numbers are read from where its header says.
+# The package cannot return bfloat16 to NumPy, so numbers are read directly from the offsets in its header.
 _DTYPES = {
     "BF16": ml_dtypes.bfloat16,
     "BOOL": "bool",
@@ -31,7 +31,7 @@ _LENGTH = struct.Struct("<Q")
 
 
 def is_safetensors(path, first):
-    """Whether a file is one of safetensors, by its first 9 bytes, or is named so."""
+    """Returns whether a file is in the safetensors format, by its name or its first 9 bytes."""
     if os.fsdecode(path).endswith(".safetensors"):
         return True
     if len(first) <= _LENGTH.size or first[_LENGTH.size :] != b"{":
@@ -40,7 +40,7 @@ def is_safetensors(path, first):
 
 
 def safetensors_tensors(path):
-    """Dictionary from the names of all tensors to `Tensor`.
+    """Returns a dictionary from the names of all tensors to `Tensor`.
 
     Raises:
         Refused: If the file is damaged.
@@ -49,7 +49,7 @@ def safetensors_tensors(path):
         with safetensors.safe_open(os.fsdecode(path), "np"):
             pass
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise Refused(f"a damaged file of safetensors, {shown(str(error))}") from error
+        raise Refused(f"a damaged safetensors file, {shown(str(error))}") from error
     size = os.path.getsize(path)
     (length,) = _LENGTH.unpack(read_slice(path, 0, _LENGTH.size))
     header = json.loads(read_slice(path, _LENGTH.size, length))

@@ -1,8 +1,8 @@
-"""Reads the tensors of PyTorch's files without PyTorch, and without running what a pickle asks for.
+"""Reads tensors from PyTorch files without PyTorch, and without executing code from the file.
 
-A file of `torch.save` is a pickle, a small program that may name any function. Here it can name tensors, plain
-containers, and the records that training frameworks leave in their checkpoints, which become empty shells. Anything
-else is refused before it is looked up.
+`torch.save` writes a pickle: a small program that may name any function. Here it can name only tensors, plain
+containers, and the records that training frameworks keep in checkpoints, which become empty stand-ins. Any other name
+is refused before it is imported.
 """
 
 import io
@@ -14,7 +14,8 @@ import ml_dtypes
 
 from keras_barlow.weights.archive import Archive
 from keras_barlow.weights.limits import RESAVE, Refused, allowance, shown
-from keras_barlow.weights.pickle_machine import SHELL, Global, Machine, fill
+from keras_barlow.weights.pickle_machine import Machine
+from keras_barlow.weights.pickle_values import SHELL, Global, fill
 from keras_barlow.weights.safetensors_file import is_safetensors, safetensors_tensors
 from keras_barlow.weights.tensors import Storage, Tensor, read_slice
 
@@ -31,7 +32,7 @@ _DTYPES = {
     "CharStorage": "int8",
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
-    # Quantized numbers without their scale, which only tensors that become shells use.
+    # Quantized numbers. Their tensors need a scale as well, and are replaced by stand-ins.
     "QInt32Storage": "int32",
     "QInt8Storage": "int8",
     "QUInt8Storage": "uint8",
@@ -39,9 +40,9 @@ _DTYPES = {
     "QUInt2x4Storage": "uint8",
     "UntypedStorage": "uint8",
 }
-# Settings, schedules and scores in checkpoints of training frameworks, of which nothing is needed.
+# Packages whose objects (settings, schedules, scores) appear in checkpoints and are not needed.
 _RECORDS = ("_codecs", "argparse", "lightning", "numpy", "omegaconf", "pathlib", "pytorch_lightning", "torch", "typing")
-# `__builtin__` is the name of `builtins` in the protocol that PyTorch writes.
+# `__builtin__` is the name of `builtins` in PyTorch's pickle protocol.
 _BUILTINS = ("builtins", "__builtin__")
 _SCALARS = ("bool", "bytearray", "bytes", "complex", "float", "int", "long", "object", "str", "unicode")
 _SETS = ("frozenset", "set")
@@ -51,63 +52,63 @@ _DEPTH = 100
 
 
 def read_tensors(path):
-    """All tensors of a file, however deep in dictionaries and lists.
+    """Finds all tensors in a file, at any depth of nested dictionaries and lists.
 
     Args:
-        path: Of a file of `torch.save`, in the zip format of PyTorch 1.6 and later or in the one before, or of
-            safetensors. The content tells which.
+        path: Path of a safetensors file, or of a file written by `torch.save` in the zip format of PyTorch 1.6 and
+            later or in the older format. The format is detected from the content.
 
     Returns:
-        Dictionary from names, `"state_dict.layer1.0.conv1.weight"`, to `Tensor`.
+        Dictionary from names, such as `"state_dict.layer1.0.conv1.weight"`, to `Tensor`.
 
     Raises:
-        ValueError: If the file is none of these, names something that is no data, holds tensors that lie outside of
-            it, or expands far beyond its size.
+        ValueError: If the file has another format, names code to execute, holds tensors that exceed the file, or
+            expands far beyond its size.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise Refused("no regular file", "Give the path of the file itself.")
+            raise Refused("not a regular file", "Pass the path of the file itself.")
         with open(path, "rb") as file:
-            first = file.read(9)
-        if is_safetensors(path, first):
+            start = file.read(9)
+        if is_safetensors(path, start):
             return safetensors_tensors(path)
-        return _unzipped(path) if first.startswith(_MAGIC) else _legacy(path)
+        return _unzipped(path) if start.startswith(_MAGIC) else _legacy(path)
     except Refused as error:
         raise error.about(path) from error
 
 
 class _Storages:
-    """The storages that a pickle names, each once.
+    """The storages that a pickle names, without duplicates.
 
     Args:
         path: Path of the file.
-        place: Function of a key and the length of the storage in bytes that returns a function that reads it. None
-            if that is known only after the pickle.
+        place: Function of a storage's key, length in bytes and item size that returns a function that reads it. None if
+            the positions are known only after the pickle.
     """
 
     def __init__(self, path, place=None):
         self.path = path
         self.size = os.path.getsize(path)
-        self.found = {}
+        self.by_key = {}
         self._place = place
 
     def __call__(self, identity):
-        """The storage for what the pickle gives for it."""
+        """Returns the storage for a persistent ID."""
         if type(identity) is tuple and len(identity) == 4 and identity[0] == "module":
             return SHELL  # The source of a class, in files before the zip format.
         if type(identity) is not tuple or len(identity) not in (5, 6):
-            raise Refused("its pickle asks for something that is no storage")
+            raise Refused("its pickle asks for something that is not a storage")
         _, kind, key, _, count = identity[:5]
         if identity[5:] not in ((), (None,)):
-            raise Refused("views of storages, as PyTorch wrote them before 0.4", RESAVE)
+            raise Refused("views of storages, as written by PyTorch before 0.4", RESAVE)
         dtype = _DTYPES.get(kind.name) if type(kind) is Global else None
         if dtype is None or type(key) is not str or not key.isascii() or type(count) is not int or count < 0:
-            raise Refused("a storage without a known kind, a name and a length")
-        if key not in self.found:
-            self.found[key] = (kind.name, count, self._storage(key, dtype, count))
-        if self.found[key][:2] != (kind.name, count):
-            raise Refused(f"the storage {shown(key)} twice, with two lengths or kinds", RESAVE)
-        return self.found[key][2]
+            raise Refused("a storage without a known type, key and length")
+        if key not in self.by_key:
+            self.by_key[key] = (kind.name, count, self._storage(key, dtype, count))
+        if self.by_key[key][:2] != (kind.name, count):
+            raise Refused(f"the storage {shown(key)} twice, with different lengths or types", RESAVE)
+        return self.by_key[key][2]
 
     def _storage(self, key, dtype, count):
         storage = Storage(self.path, self.size, dtype, count, None)
@@ -120,15 +121,15 @@ def _unzipped(path):
     archive = Archive(path)
     programs = [name for name in archive.names if name == b"data.pkl" or name.endswith(b"/data.pkl")]
     if not programs:
-        raise Refused("an archive of another kind", "Give a file of weights.")
+        raise Refused("a zip archive without data.pkl", "Pass a file written by torch.save.")
     program = min(programs, key=lambda name: name.count(b"/"))
     root = program.removesuffix(b"data.pkl")
     if root + b"byteorder" in archive.names and archive.read(root + b"byteorder") != b"little":
-        raise Refused("numbers with the highest byte first", RESAVE)
+        raise Refused("big-endian numbers", RESAVE)
 
     def place(key, length, itemsize):
         name = root + b"data/" + key.encode("ascii")
-        # Bytes of a storage that are too few for one more number are not declared.
+        # A storage may end with a few bytes that do not make another number.
         if not length <= archive.size_of(name) < length + itemsize:
             raise Refused(f"the storage {shown(key)} of {archive.size_of(name)} bytes instead of {length}")
         return lambda: archive.read(name)
@@ -139,15 +140,15 @@ def _unzipped(path):
 
 
 def _legacy(path):
-    """The format before PyTorch 1.6: pickles one after another, then the numbers."""
+    """Reads the format before PyTorch 1.6: several pickles, then the numbers."""
     storages = _Storages(path)
     with open(path, "rb") as file:
         machine = Machine(file, storages.size, _find, storages)
         magic, _, system = (machine.run() for _ in range(3))
         if type(magic) is not int or magic != _LEGACY_MAGIC:
-            raise Refused("it begins otherwise")
+            raise Refused("its first value is not that of torch.save")
         if type(system) is dict and system.get("little_endian") is False:
-            raise Refused("numbers with the highest byte first", RESAVE)
+            raise Refused("big-endian numbers", RESAVE)
         content, keys = machine.run(), machine.run()
         _place_in_order(path, storages, keys, file.tell())
     return _flattened(content, machine.steps)
@@ -155,21 +156,21 @@ def _legacy(path):
 
 def _place_in_order(path, storages, keys, position):
     named = type(keys) is list and all(type(key) is str for key in keys)
-    if not named or sorted(keys) != sorted(storages.found):
-        raise Refused("other storages than its tensors have")
+    if not named or sorted(keys) != sorted(storages.by_key):
+        raise Refused("its list of storages differs from those of its tensors")
     for key in keys:
-        _, count, storage = storages.found[key]
+        _, count, storage = storages.by_key[key]
         length = count * storage.dtype.itemsize
         if position + 8 + length > storages.size:
             raise Refused(f"it ends too early, in the storage {shown(key)}")
         if read_slice(path, position, 8) != struct.pack("<q", count):
-            raise Refused(f"the storage {shown(key)} with another length than its tensors say")
+            raise Refused(f"the storage {shown(key)} with a length that differs from its tensors")
         storage.load = lambda start=position + 8, length=length: read_slice(path, start, length)
         position += 8 + length
 
 
 def _find(module, name):
-    """What stands for something that a pickle names. Nothing is imported or looked up."""
+    """Returns the stand-in for an object that a pickle names, without importing it."""
     if (module, name) in _GLOBALS:
         return _GLOBALS[module, name]
     if module in ("torch", "torch.storage") and name in _DTYPES:
@@ -177,21 +178,21 @@ def _find(module, name):
     if module.split(".")[0] in _RECORDS or (module in _BUILTINS and name in (*_SCALARS, *_SETS)):
         return SHELL
     raise ValueError(
-        "A file of weights holds tensors, and names nothing to be run. Received: one that names "
-        f"{shown(module)}.{shown(name)}. It was not run. {RESAVE}"
+        "A weights file must hold tensors and must not name code to execute. Received: a file that names "
+        f"{shown(module)}.{shown(name)}, which was not executed. {RESAVE}"
     )
 
 
 def _tensor(arguments):
     if len(arguments) < 4 or type(arguments[0]) is not Storage:
-        raise Refused("a tensor without numbers")
+        raise Refused("a tensor without storage")
     return Tensor(*arguments[:4])
 
 
 def _tensor_of_new_kind(arguments):
-    """With a dtype that no storage has: float8, uint16. It is listed and cannot be read."""
+    """Makes a tensor of a dtype without storage class (float8, uint16), which can be listed but not read."""
     if len(arguments) < 4 or type(arguments[0]) is not Storage:
-        raise Refused("a tensor without numbers")
+        raise Refused("a tensor without storage")
     storage = arguments[0]
     return Tensor(Storage(storage.path, 0, None, None, None), *arguments[1:4])
 
@@ -203,24 +204,24 @@ def _parameter(arguments):
 def _sequence(kind):
     def make(arguments):
         if arguments and type(arguments[0]) not in (list, tuple):
-            raise Refused("its pickle makes a list of what is none")
+            raise Refused("its pickle makes a list from something else")
         return kind(arguments[0] if arguments else ())
 
     return make
 
 
 def _dictionary(arguments):
-    """Of another one, of pairs as Python 2 wrote ordered dictionaries, or empty."""
+    """Makes an empty dictionary, a copy, or one from pairs, as Python 2 wrote ordered dictionaries."""
     content = arguments[0] if arguments else {}
     if type(content) is dict:
         return dict(content)
-    found = {}
+    dictionary = {}
     if content is not SHELL:
         if type(content) not in (list, tuple) or not all(type(pair) in (list, tuple) for pair in content):
-            raise Refused("its pickle makes a dictionary of what is none")
+            raise Refused("its pickle makes a dictionary from something else")
         for pair in content:
-            fill(found, pair[:1], pair[1:])
-    return found
+            fill(dictionary, pair[:1], pair[1:])
+    return dictionary
 
 
 def _default_dictionary(arguments):
@@ -250,9 +251,9 @@ _GLOBALS = {
 
 
 def _flattened(content, steps):
-    """The tensors, each with the path to it."""
+    """Returns all tensors in nested containers, by path."""
     tensors = {}
-    # A value may stand in many places, and within itself.
+    # A value may appear in many places, and contain itself.
     left = allowance(steps) // 2
     waiting = [("", content, 0)] if type(content) in (dict, list, tuple, Tensor) else []
     while waiting:
@@ -262,14 +263,14 @@ def _flattened(content, steps):
             continue
         if depth == _DEPTH:
             raise Refused(f"containers nested deeper than {_DEPTH}", RESAVE)
-        found = []
+        children = []
         for name, value in part.items() if type(part) is dict else enumerate(part):
             left -= 1
             if type(value) in (dict, list, tuple, Tensor):
                 name = str(name)
                 left -= (len(prefix) + len(name)) // 16
-                found.append((f"{prefix}.{name}" if prefix else name, value, depth + 1))
+                children.append((f"{prefix}.{name}" if prefix else name, value, depth + 1))
             if left < 0:
                 raise Refused("the same values in too many places", RESAVE)
-        waiting += reversed(found)
+        waiting += reversed(children)
     return tensors

@@ -1,4 +1,4 @@
-"""Damages files of weights: bytes, pickles, archives and the headers of safetensors."""
+"""Mutations of weights files: bytes, pickles, zip archives and safetensors headers."""
 
 import io
 import json
@@ -7,10 +7,10 @@ import struct
 import warnings
 import zipfile
 
-# Where lengths, counts, offsets and strides go wrong.
+# Critical values of lengths, counts, offsets and strides.
 NUMBERS = (-(2**63), -(2**31), -5, -1, 0, 1, 2, 7, 63, 64, 255, 256, 1000, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40)
 NUMBERS += (2**61 - 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1, 2**200)
-LARGEST = 2**20  # What a repetition may add, so that the files stay small.
+LARGEST = 2**20  # Limit on the bytes that a repetition adds, to keep files small.
 
 
 def _binary(text):
@@ -54,7 +54,7 @@ VALUES = [
     b"I" + b"9" * 5000 + b"\n",
     b"L" + b"9" * 900 + b"L\n",
 ]
-# Each makes or does much: nesting, doubling, copies, keys that are deep.
+# Costly programs: nesting, doubling, copies, deep keys.
 SNIPPETS = [
     b"2" * 50,
     b"]" + b"\x85" * 20_000,
@@ -73,14 +73,14 @@ SNIPPETS = [
 
 
 def damage(rng, bases):
-    """One damaged file.
+    """Mutates a randomly chosen file.
 
     Args:
-        rng: `random.Random` that decides how.
-        bases: Dictionary from names to the bytes of sound files.
+        rng: `random.Random`.
+        bases: Dictionary from names to the bytes of valid files.
 
     Returns:
-        A description, and the bytes.
+        The pair of a description and the mutated bytes.
     """
     kind = rng.choice(("zip", "zip", "legacy", "legacy", "safetensors"))
     name = rng.choice(sorted(name for name in bases if kind in name))
@@ -91,8 +91,8 @@ def damage(rng, bases):
         kind = rng.choice(kinds)
         try:
             content = kind(rng, content, bases)
-        except Exception:  # Python's readers have many.
-            # It was so damaged before that it has no structure left.
+        except Exception:  # Python's readers raise many kinds of exceptions.
+            # An earlier mutation destroyed the structure.
             kind = flip
             content = flip(rng, content, bases)
         done.append(kind.__name__)
@@ -222,7 +222,7 @@ def _entries(content):
 
 def _zipped(entries):
     with warnings.catch_warnings(), zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
-        warnings.simplefilter("ignore")  # Two entries of one name are meant.
+        warnings.simplefilter("ignore")  # Duplicate names are intended.
         for name, data, method in entries:
             archive.writestr(name, data, method)
     return file.getvalue()
@@ -277,7 +277,7 @@ def compress_entries(rng, content, bases):
 
 
 def header_field(rng, content, bases):
-    """A number in the header of an entry, in the directory or at the end."""
+    """Changes a number in the header of an entry, in the directory or in the end record."""
     signature = rng.choice((b"PK\x03\x04", b"PK\x01\x02", b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"))
     places = []
     at = content.find(signature)

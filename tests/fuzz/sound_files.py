@@ -1,8 +1,8 @@
-"""Sound files of weights of all kinds, made by PyTorch.
+"""Valid weights files of all kinds, written by PyTorch.
 
 python tests/fuzz/sound_files.py folder
 
-It is a process of its own: PyTorch's optimizers import Triton, which crashes beside TensorFlow.
+It runs in a separate process: PyTorch's optimizers import Triton, which crashes next to TensorFlow.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import collections
 import pathlib
 import sys
 
-# Of pickles; PyTorch's own is 2.
+# Pickle protocols; PyTorch's default is 2.
 PROTOCOLS = (1, 2, 3, 4, 5)
 LAYOUTS = ("zip", "legacy")
 

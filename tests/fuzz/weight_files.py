@@ -1,13 +1,13 @@
-"""Reads thousands of damaged files of weights, in processes that may not crash, hang or grow.
+"""Reads thousands of damaged weights files, in processes that must not crash, hang or grow.
 
 python tests/fuzz/weight_files.py --files=10000            # 2 to 3 minutes on one core
 python tests/fuzz/weight_files.py --files=10000 --seed=1   # other files
-python tests/fuzz/weight_files.py --seed=1 --only=123      # one of them again, with its traceback
+python tests/fuzz/weight_files.py --seed=1 --only=123      # repeat one file, with its traceback
 
-Each file is a sound one of `torch.save` (zip and legacy) or of safetensors, damaged once to three times (`mutations`).
-It must be read, or refused by a ValueError of this library that says what was received. All tensors of a file
-that is read must lie in the memory of their storages. Anything else is printed with the command that repeats it, and
-the exit status is 1. The reader alone is imported: neither TensorFlow nor PyTorch are in the processes that read.
+Each file is a valid file of `torch.save` (zip and legacy) or safetensors with one to three mutations. It must be read,
+or rejected with a ValueError of this library that says what was received. All tensors of a file that is read must lie
+in the memory of their storages. Any other outcome is printed with the command that repeats it, and the exit status is
+1. The processes import only the reader, neither TensorFlow nor PyTorch.
 """
 
 import argparse
@@ -38,7 +38,7 @@ PER_PROCESS = 250
 
 
 def write_bases(folder):
-    """Sound files, written by a process of its own: these have no PyTorch."""
+    """Writes valid files in a separate process, because the readers must not import PyTorch."""
     subprocess.run([sys.executable, ROOT / "tests" / "fuzz" / "sound_files.py", folder], check=True)
 
 
@@ -47,7 +47,7 @@ def bases_in(folder):
 
 
 def reader():
-    """`read_tensors`, without the package around it, which imports TensorFlow."""
+    """Imports `read_tensors` without the package, which would import TensorFlow."""
     for name in ("keras_barlow", "keras_barlow.weights"):
         module = types.ModuleType(name)
         module.__path__ = [str(ROOT.joinpath(*name.split(".")))]
@@ -56,7 +56,7 @@ def reader():
 
 
 def check(read_tensors, path):
-    """Reads all of a file. None if that is possible, else the text of the refusal."""
+    """Reads a whole file. Returns None on success, or the text of the error."""
     try:
         tensors = read_tensors(path)
         copied = 0
@@ -75,7 +75,7 @@ def check(read_tensors, path):
 
 
 def check_memory(name, tensor):
-    """An oracle of its own: the addresses of the first and last byte, from what NumPy says of the view."""
+    """An independent oracle: compares the first and last address of a view with its buffer."""
     view, numbers = tensor.read(), tensor.storage.read()
     first = last = view.__array_interface__["data"][0]
     for size, stride in zip(view.shape, view.strides, strict=True):
@@ -90,7 +90,7 @@ def damaged(bases, seed, number):
 
 
 def read_in_child(read_tensors, bases, arguments, numbers, pipe, folder):
-    """What a process does: reads files one after another and reports on each."""
+    """Runs in a child process: reads files one after another and reports on each."""
     resource.setrlimit(resource.RLIMIT_AS, (arguments.memory * 2**20,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     path = os.path.join(folder, "file")
@@ -103,7 +103,7 @@ def read_in_child(read_tensors, bases, arguments, numbers, pipe, folder):
         try:
             refusal = check(read_tensors, path)
             outcome, text = (READ, "") if refusal is None else (REFUSED, refusal.split(path)[-1])
-        except BaseException as error:  # Whatever it is, it is what is looked for.
+        except BaseException as error:  # Any other error is a finding.
             outcome, text = OTHER, f"{type(error).__name__}: {error}"
         report(pipe, number, outcome, time.perf_counter() - start, text)
 
@@ -114,7 +114,7 @@ def report(pipe, number, outcome, seconds, text):
 
 
 def reports(read_tensors, bases, arguments, numbers, folder):
-    """Reads files in a child, and yields what it tells of each; at last perhaps how it ended."""
+    """Reads files in a child process and yields its reports, and how it ended if it crashed."""
     receive, send = os.pipe()
     child = os.fork()
     if not child:
@@ -143,7 +143,7 @@ def reports(read_tensors, bases, arguments, numbers, folder):
 
 
 def fuzz(arguments, folder):
-    """Reads all files and prints what came of them. Whether nothing but reads and refusals did."""
+    """Reads all files and prints a summary. Returns whether every file was read or rejected."""
     write_bases(folder)
     bases, read_tensors = bases_in(folder), reader()
     for name in bases:
@@ -168,9 +168,9 @@ def fuzz(arguments, folder):
                 others.append((number, what, text))
         waiting = waiting[max(1, len(done)) :]
     print(f"{arguments.files} files, seed {arguments.seed}, {time.perf_counter() - begun:.0f} s")
-    print(f"read {tally[READ]}, refused {tally[REFUSED]}, anything else {tally[OTHER]}")
+    print(f"read {tally[READ]}, rejected {tally[REFUSED]}, anything else {tally[OTHER]}")
     for name, counts in sorted(kinds.items()):
-        print(f"  {name:18} read {counts[READ]:5}, refused {counts[REFUSED]:5}, else {counts[OTHER]}")
+        print(f"  {name:18} read {counts[READ]:5}, rejected {counts[REFUSED]:5}, else {counts[OTHER]}")
     print(f"slowest file {slowest[0]:.2f} s: {slowest[1]}; peak memory {highest / 1024:.0f} MB")
     for number, what, text in others[:20]:
         print(f"python {sys.argv[0]} --seed={arguments.seed} --only={number}  # {what}: {text}")
@@ -178,7 +178,7 @@ def fuzz(arguments, folder):
 
 
 def again(arguments, folder):
-    """One file again, kept, read in this process."""
+    """Writes one file, keeps it, and reads it in this process."""
     write_bases(folder)
     what, content = damaged(bases_in(folder), arguments.seed, arguments.only)
     path = pathlib.Path(tempfile.gettempdir()) / f"fuzz_{arguments.seed}_{arguments.only}"
