@@ -132,7 +132,7 @@ MUTATIONS = [
     ),
     Mutation(
         "checkpoints without the optimizer's slots",
-        "checkpoint.py",
+        "checkpoint/training_state.py",
         '"optimizer": model.optimizer.variables,',
         '"optimizer": model.optimizer.variables[:2],',
         "test_checkpoint",

@@ -174,6 +174,7 @@ class TestMicroBatches:
         model.fit(dataset, epochs=4, verbose=0)
         assert largest_difference(model, whole) < 1e-5
 
+    @pytest.mark.full
     def test_synchronized_statistics_over_replicas_and_micro_batches(self, strategy):
         """Statistics per micro-batch of all replicas: those of one device whose micro-batches have the same rows."""
         with strategy.scope():
@@ -339,7 +340,8 @@ class TestKerasModel:
     def test_gradients_reach_a_pair_of_arrays(self):
         compiled(views=False).fit(pairs(), batch_size=4, verbose=0)
 
-    @pytest.mark.parametrize("policy", shared.few(["mixed_bfloat16", "mixed_float16"], "mixed_float16"))
+    @pytest.mark.full
+    @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
     def test_mixed_precision_trains_close_to_float32(self, policy):
         """200 steps. One step agrees to 2 %; later steps to what rounding makes of this small batch."""
         one_step = tf.data.Dataset.from_tensors(images())

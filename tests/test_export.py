@@ -248,6 +248,7 @@ def test_heads_match_the_classifiers_of_evaluation():
         export.knn_head(features, labels, k=61)
 
 
+@pytest.mark.full
 def test_images_that_look_like_0_to_255_are_reported_once(tmp_path):
     model = trained()
     export.save_encoder(model, tmp_path / "checked")

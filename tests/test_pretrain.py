@@ -130,6 +130,7 @@ def test_several_labels_an_image_are_refused_with_the_remedy(script, tmp_path):
         script.main(None)
 
 
+@pytest.mark.full
 def test_an_error_is_a_line_and_not_a_traceback(tmp_path):
     done = pretrain("--recipe=digit", f"--output_dir={tmp_path / 'run'}")
     assert done.returncode == 1

@@ -17,6 +17,7 @@ import keras_barlow as kb
 NOTEBOOK = pathlib.Path(__file__).parents[1] / "examples" / "notebooks" / "tpu.ipynb"
 
 
+@pytest.mark.full
 def test_the_whole_step_compiles_to_one_static_program():
     """Views with every transform, both passes, loss, mixed precision and LARS: the recipe of the paper, made small."""
     recipe = kb.recipes.get("imagenet_resnet50")

@@ -48,7 +48,7 @@ def test_the_text_has_its_sections():
 @pytest.mark.parametrize(
     "section",
     # The others take half a minute to compile.
-    shared.few(list(SECTIONS)[1:], "Frozen features in a functional model", "Fine-tuning"),
+    shared.few(list(SECTIONS)[1:], "Fine-tuning"),
 )
 def test_a_section_runs(section, folder, monkeypatch):
     path, digits = folder

@@ -27,13 +27,24 @@ def uninterrupted(tmp_path_factory):
     return folder / "result.npz"
 
 
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """The result of a shorter run."""
+    folder = tmp_path_factory.mktemp("short")
+    status, _, errors = runs.finish(runs.start(folder / "checkpoints", folder / "result.npz", epochs=6))
+    assert status == 0, errors
+    return folder / "result.npz"
+
+
 @pytest.mark.parametrize("kills", shared.few([1, 2, 20], 1))
-def test_kills_at_any_moment_lose_nothing(uninterrupted, tmp_path, kills):
+def test_kills_at_any_moment_lose_nothing(request, tmp_path, kills):
+    epochs, whole = (6, "short") if kills == 1 else (25, "uninterrupted")
+    whole = request.getfixturevalue(whole)
     rng = random.Random(kills)
     folder, result = tmp_path / "checkpoints", tmp_path / "result.npz"
     in_a_write, steps = 0, []
     for number in range(kills):
-        process = runs.start(folder, result)
+        process = runs.start(folder, result, epochs=epochs)
         if number % 10 == 9:
             # While it starts, loads or traces.
             time.sleep(rng.uniform(0.5, 6.0))
@@ -49,11 +60,11 @@ def test_kills_at_any_moment_lose_nothing(uninterrupted, tmp_path, kills):
         # What is there under its final name is whole.
         for path in checkpoint.list_checkpoints(folder):
             checkpoint.read(path.read_bytes())
-    status, _, errors = runs.finish(runs.start(folder, result))
+    status, _, errors = runs.finish(runs.start(folder, result, epochs=epochs))
     assert status == 0, errors
     print(f"{kills} kills, {in_a_write} of them in the middle of a write, after the steps {steps}")
     assert in_a_write >= kills // 4 and len(set(steps)) > kills // 2
-    runs.same_to_the_bit(result, uninterrupted)
+    runs.same_to_the_bit(result, whole)
 
 
 @pytest.mark.full
