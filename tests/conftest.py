@@ -1,5 +1,6 @@
 """Four logical CPU devices, set before TensorFlow starts, so that replicas are real."""
 
+import gc
 import importlib.util
 import os
 
@@ -27,6 +28,12 @@ def pytest_collection_modifyitems(items):
         package = NEEDS.get(item.name)
         if package and importlib.util.find_spec(package) is None:
             item.add_marker(pytest.mark.skip(reason=f"{package} is not installed"))
+
+
+def pytest_collection_finish():
+    """What the imports have made lives as long as the process: no collection of garbage looks at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import keras_barlow as kb
+from tests import shared
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "examples" / "ablate.py"
 # Runs the script with two rows of a small recipe.
@@ -28,7 +29,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("name", kb.recipes.ablations.names())
+@pytest.mark.parametrize("name", shared.few(kb.recipes.ablations.names(), "loss", "asymmetry", "batch_size"))
 def test_every_row_builds(name):
     recipe = kb.recipes.CIFAR10_SMALL.changed(image_size=8, encoder="resnet8", encoder_options={"width": 2})
     recipe = recipe.changed(batch_size=4, projector=(8, 8), precision="float32")
@@ -67,6 +68,7 @@ def start(folder, output, *flags):
     return subprocess.Popen([*command, "--seeds=1", *flags], env=environment, **pipes)
 
 
+@pytest.mark.full
 def test_a_run_resumes_after_sigterm(folder, tmp_path):
     output = tmp_path / "table"
     process = start(folder, output)
@@ -83,8 +85,8 @@ def test_a_run_resumes_after_sigterm(folder, tmp_path):
     assert [len(runs) for runs in scores.values()] == [1, 1]
 
 
-@pytest.mark.parametrize("compared", [False, pytest.param(True, marks=pytest.mark.full)])
-def test_a_table_resumes_after_a_kill(folder, tmp_path, compared):
+@pytest.mark.full
+def test_a_table_resumes_after_a_kill(folder, tmp_path):
     output = tmp_path / "table"
     process = start(folder, output)
     while not list(output.glob("*/seed0/results.json")) and process.poll() is None:
@@ -102,7 +104,6 @@ def test_a_table_resumes_after_a_kill(folder, tmp_path, compared):
     assert min(np.asarray(Image.open(output / "table.png")).shape[:2]) > 100
     _, errors = (process := start(folder, output, "--epochs=3")).communicate(timeout=200)
     assert process.returncode == 1 and "must have the same settings. Received: other epochs" in errors
-    if compared:
-        _, errors = (process := start(folder, tmp_path / "whole")).communicate(timeout=200)
-        assert process.returncode == 0, errors
-        assert json.loads((tmp_path / "whole" / "table.json").read_text()) == scores
+    _, errors = (process := start(folder, tmp_path / "whole")).communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert json.loads((tmp_path / "whole" / "table.json").read_text()) == scores

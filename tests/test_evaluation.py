@@ -272,6 +272,7 @@ def run(tmp_path):
     return run
 
 
+@pytest.mark.full
 def test_the_example_runs_every_protocol(run, tmp_path):
     protocols = "knn,linear_fast,linear,multi_stage,semi_supervised,finetune,transfer,detection"
     done = run(f"--protocol={protocols}", "--epochs=2", "--batch_size=8", "--fraction=0.5,1", "--scenes=8")
@@ -280,6 +281,10 @@ def test_the_example_runs_every_protocol(run, tmp_path):
     assert list(results) == protocols.split(",") and results["semi_supervised"]["0.5"]["images"] == 12
     assert "multi_stage feature2" in done.stdout and "top5" in done.stdout and "ap50" in done.stdout
     assert results["transfer"] == results["linear"]
+
+
+@pytest.mark.full
+def test_the_example_on_several_labels_and_on_fractions(run, tmp_path):
     several = f"--data_dir={tmp_path / 'several.npz'}"
     done = run("--protocol=transfer", several, f"--output={tmp_path / 'several.json'}")
     assert done.returncode == 0, done.stderr

@@ -1,3 +1,5 @@
+import functools
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -14,6 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 import keras_barlow as kb
 from keras_barlow import evaluation, export
+from tests import shared
 
 ABSENT = """
 import sys, warnings
@@ -47,6 +50,8 @@ assert any((a != b.numpy()).any() for a, b in zip(moving, loaded.variables))
 assert len(loaded.regularization_losses) == 1 and float(loaded.regularization_losses[0]()) > 0
 """,
     "hub.KerasLayer": """
+import functools
+import importlib.util
 import os
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 import tf_keras
@@ -91,8 +96,21 @@ assert "tensorflow" not in sys.modules
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype="uint8")
 
 
+# In one process each: most of the time goes into importing TensorFlow.
+PROCESSES = {
+    "TensorFlow": ["tf.saved_model.load", "keras.layers.TFSMLayer", "hub.load"],
+    "no TensorFlow": ["onnxruntime", "LiteRT"],
+    "tf_keras": ["hub.KerasLayer"],
+}
+
+
 def trained(policy="float32"):
     keras.config.set_dtype_policy(policy)
+    return _trained(policy)
+
+
+@functools.cache
+def _trained(policy):
     encoder = kb.encoders.resnet((1, 1), input_shape=(16, 16, 3), stem="small", width=4)
     encoder.trainable_weights[0].regularizer = keras.regularizers.L2(0.1)
     model = kb.BarlowTwins(encoder, kb.Projector((8,)))
@@ -113,22 +131,27 @@ def exported(tmp_path_factory):
     return folder, model.predict(IMAGES, verbose=0)
 
 
-@pytest.mark.parametrize("loader", LOADERS)
-def test_every_loader_matches_predict_without_this_package(loader, exported, tmp_path):
-    if loader.startswith("hub."):
-        pytest.importorskip("tensorflow_hub", reason="tensorflow-hub needs `tensorflow`: not beside tensorflow-cpu")
+@pytest.mark.parametrize("process", shared.few(PROCESSES, "TensorFlow", "no TensorFlow"))
+def test_every_loader_matches_predict_without_this_package(process, exported, tmp_path):
+    assert {name for names in PROCESSES.values() for name in names} == set(LOADERS)
+    loaders = PROCESSES[process]
+    if importlib.util.find_spec("tensorflow_hub") is None:
+        loaders = [name for name in loaders if not name.startswith("hub.")]
+    if not loaders:
+        pytest.skip("tensorflow-hub needs `tensorflow`: not beside tensorflow-cpu")
     folder, expected = exported
-    program = ABSENT + LOADERS[loader] + "np.save(output, features)"
-    arguments = [str(folder / "encoder"), str(folder / "images.npy"), str(tmp_path / "features.npy")]
+    program = ABSENT + "".join(f"{LOADERS[name]}np.save(output + '{name}', features)\n" for name in loaders)
+    arguments = [str(folder / "encoder"), str(folder / "images.npy"), str(tmp_path / "features ")]
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    features = np.load(tmp_path / "features.npy")
-    tolerance = 1e-3 if loader in ("onnxruntime", "LiteRT") else 1e-4
-    assert features.dtype == np.float32
-    assert np.abs(features - expected).max() <= tolerance * np.abs(expected).max()
+    tolerance = 1e-3 if process == "no TensorFlow" else 1e-4
+    for name in loaders:
+        features = np.load(tmp_path / f"features {name}.npy")
+        assert features.dtype == np.float32
+        assert np.abs(features - expected).max() <= tolerance * np.abs(expected).max(), name
 
 
-@pytest.mark.parametrize("input_dtype", ["float32", "uint8"])
+@pytest.mark.parametrize("input_dtype", shared.few(["float32", "uint8"], "uint8"))
 def test_the_c_runtime_of_tensorflow_serves_it(input_dtype, tmp_path):
     model = trained()
     path = export.save_encoder(model, tmp_path / "encoder", input_dtype=input_dtype)
@@ -147,7 +170,7 @@ def test_the_c_runtime_of_tensorflow_serves_it(input_dtype, tmp_path):
     assert np.abs(np.load(tmp_path / "features.npy") - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("format", export.FORMATS)
+@pytest.mark.parametrize("format", shared.few(export.FORMATS, "saved_model"))
 def test_mixed_precision_is_exported(format, tmp_path):
     model = trained("mixed_bfloat16")
     suffix = {"saved_model": "", "onnx": ".onnx", "litert": ".tflite"}[format]
@@ -225,6 +248,7 @@ def test_heads_match_the_classifiers_of_evaluation():
         export.knn_head(features, labels, k=61)
 
 
+@pytest.mark.full
 def test_images_that_look_like_0_to_255_are_reported_once(tmp_path):
     model = trained()
     export.save_encoder(model, tmp_path / "checked")

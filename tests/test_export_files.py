@@ -14,6 +14,7 @@ from keras import layers
 import keras_barlow as kb
 from keras_barlow import export
 from keras_barlow.export import card, formats, saved_model
+from tests import shared
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype="uint8")
 
@@ -294,8 +295,17 @@ def test_a_temporary_folder_is_removed_if_publishing_fails(encoder, tmp_path, mo
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("format, name", [("onnx", "encoder.onnx"), ("litert", "encoder.tflite")])
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "format, name, policy",
+    shared.few(
+        [
+            (format, name, policy)
+            for format, name in [("onnx", "encoder.onnx"), ("litert", "encoder.tflite")]
+            for policy in ("mixed_bfloat16", "mixed_float16")
+        ],
+        *[("onnx", "encoder.onnx", "mixed_bfloat16"), ("litert", "encoder.tflite", "mixed_float16")],
+    ),
+)
 def test_nested_models_in_mixed_precision_are_converted(policy, format, name, tmp_path):
     keras.config.set_dtype_policy(policy)
     inner = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(6, 3), layers.BatchNormalization(), layers.ReLU()])

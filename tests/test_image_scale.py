@@ -8,6 +8,7 @@ from absl import logging
 
 import keras_barlow as kb
 from keras_barlow import image_scale
+from tests import shared
 
 SIZE = 8
 
@@ -21,7 +22,12 @@ def encoder():
 
 
 def model(views=True):
-    made = kb.BarlowTwins(encoder(), kb.Projector((8,)), kb.views.barlow_twins(SIZE, seed=0) if views else None)
+    return shared.model(("image_scale", views), lambda: new_model(views))
+
+
+def new_model(views):
+    flips = kb.views.Views([kb.augmentations.RandomFlip()], [kb.augmentations.RandomFlip()], seed=0)
+    made = kb.BarlowTwins(encoder(), kb.Projector((8,)), flips if views else None)
     made.compile("sgd")
     return made
 

@@ -1,6 +1,7 @@
 """The launcher with real processes, which run a short script instead of training."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -25,20 +26,25 @@ if act != "end":
 """
 
 
+# The file and not the module, which would import TensorFlow each time.
+LAUNCHER = ["-P", str(pathlib.Path(__file__).parents[1] / "keras_barlow" / "launch.py")]
+
+
 @pytest.fixture
 def start(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
 
-    def start(*flags):
-        command = [sys.executable, "-m", "keras_barlow.launch", "--workers=3", script, *flags]
+    def start(*flags, launcher=LAUNCHER):
+        command = [sys.executable, *launcher, "--workers=3", script, *flags]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return start
 
 
 def test_all_workers_run_with_their_addresses_and_flags(start):
-    output, errors = (process := start("end", "--epochs=2")).communicate(timeout=120)
+    process = start("end", "--epochs=2", launcher=["-m", "keras_barlow.launch"])
+    output, errors = process.communicate(timeout=120)
     line = "addresses 3 flags ['end', '--epochs=2']"
     assert process.returncode == 0 and output.strip() == line
     assert f"[worker 1] {line}" in errors and f"[worker 2] {line}" in errors
@@ -71,7 +77,7 @@ def test_bad_arguments(tmp_path):
         (["--workers=2", "nowhere.py"], "must be a file"),
     ):
         done = subprocess.run(
-            [sys.executable, "-m", "keras_barlow.launch", *flags],
+            [sys.executable, *LAUNCHER, *flags],
             capture_output=True,
             text=True,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},

@@ -31,18 +31,17 @@ def check_pictures(output):
         assert picture.std() > 5 and min(picture.shape) > 200
 
 
-def test_a_run_writes_everything_it_promises(folder, tmp_path):
+def test_a_run_writes_everything_it_promises(script, folder, tmp_path, capsys):
     output = tmp_path / "run"
     archive = shutil.make_archive(tmp_path / "images", "zip", folder)
     flags = [f"--data_dir={archive}", "--epochs=2", "--batch_size=16", f"--output_dir={output}", "--seed=1", "--resume"]
-    done = pretrain(*flags, "--max_seconds=1")
-    assert done.returncode == 0, done.stderr
-    assert f"There is nothing to resume in {output}: this run begins." in done.stdout
+    with flagsaver.flagsaver():
+        script.FLAGS(["pretrain.py", *flags, "--max_seconds=1"])
+        script.main(None)
+    printed = capsys.readouterr().out
+    assert f"There is nothing to resume in {output}: this run begins." in printed
     saved = output / "checkpoints" / kb.checkpoint.name_of(1)
-    assert (
-        f"Stopped by the limit of 1 seconds and saved {saved}. To resume, repeat the command with --resume."
-        in done.stdout
-    )
+    assert f"Stopped by the limit of 1 seconds and saved {saved}. To resume, repeat the command" in printed
     assert not (output / "results.json").exists()
 
     done = pretrain(*flags)
@@ -66,11 +65,13 @@ def test_a_run_writes_everything_it_promises(folder, tmp_path):
     model = keras.models.load_model(output / "model.keras")
     assert model.predict(np.zeros((2, 32, 32, 3), "uint8"), verbose=0).shape == (2, model.encoder.output_shape[1])
 
-    again = pretrain(*flags)
-    assert again.returncode == 0 and f"The run in {output} is finished." in again.stdout
-    again = pretrain(f"--data_dir={folder}", f"--output_dir={output}")
-    assert again.returncode != 0
-    assert "must be empty, so that no other run is overwritten" in again.stderr
+    with flagsaver.flagsaver():
+        script.FLAGS(["pretrain.py", *flags])
+        script.main(None)
+    assert f"The run in {output} is finished." in capsys.readouterr().out
+    with flagsaver.flagsaver(), pytest.raises(SystemExit, match="must be empty, so that no other run is overwritten"):
+        script.FLAGS(["pretrain.py", f"--data_dir={folder}", f"--output_dir={output}"])
+        script.main(None)
 
 
 # Once per process: absl refuses to define a flag twice, and tests of other modules may run in between.
@@ -86,6 +87,7 @@ def script():
     return module
 
 
+@pytest.mark.full
 def test_crops_from_files_without_labels(script, folder, tmp_path, monkeypatch, capsys, caplog):
     output = tmp_path / "run"
     # As in the recipe for ImageNet, including the precision: NumPy's files have no bfloat16.
@@ -133,6 +135,7 @@ def test_several_labels_an_image_are_refused_with_the_remedy(script, tmp_path):
         script.main(None)
 
 
+@pytest.mark.full
 def test_an_error_is_a_line_and_not_a_traceback(tmp_path):
     done = pretrain("--recipe=digit", f"--output_dir={tmp_path / 'run'}")
     assert done.returncode == 1
@@ -140,6 +143,7 @@ def test_an_error_is_a_line_and_not_a_traceback(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.full
 def test_views_are_shown(folder, tmp_path):
     picture = tmp_path / "views.png"
     flags = ["--policy=simclr", "--without=jitter", "--image_size=24", "--count=3", f"--output={picture}"]

@@ -27,7 +27,8 @@ GIVEN = {
 @pytest.fixture(scope="module")
 def model():
     encoder = kb.encoders.resnet((1,), input_shape=(16, 16, 3), stem="small", width=4)
-    model = kb.BarlowTwins(encoder, kb.Projector((8,)), kb.views.barlow_twins(16, seed=0))
+    flips = kb.views.Views([kb.augmentations.RandomFlip()], [kb.augmentations.RandomFlip()], seed=0)
+    model = kb.BarlowTwins(encoder, kb.Projector((8,)), flips)
     model.compile(keras.optimizers.SGD(1e-3))
     return model
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_barlow import layers
 from tests import replica_training as training
+from tests import shared
 
 
 @functools.cache
@@ -45,7 +46,11 @@ def check(weights, run):
 # Two micro-batches on one and on two replicas.
 @pytest.mark.parametrize(
     "replicas, kind, form, accumulation_steps",
-    [(replicas, *run) for replicas in (1, 4) for run in training.RUNS if (replicas, run[2]) != (4, 2)],
+    shared.few(
+        [(replicas, *run) for replicas in (1, 4) for run in training.RUNS if (replicas, run[2]) != (4, 2)],
+        *[(1, "batch_norm", "batch", 1), (1, "group_norm", "feature", 4), (1, "group_norm", "batch", 2)],
+        *[(4, "batch_norm", "feature", 1), (4, "group_norm", "batch", 1)],
+    ),
 )
 def test_every_weight_is_that_of_the_global_batch(request, replicas, kind, form, accumulation_steps):
     run = (kind, form, accumulation_steps)
@@ -63,12 +68,14 @@ def two_replicas(tmp_path_factory):
     return np.load(path)
 
 
+@pytest.mark.full
 def test_every_weight_of_two_replicas_is_that_of_the_global_batch(two_replicas):
     for run in training.RUNS:
         name = "-".join(map(str, run))
         check([two_replicas[f"{name}-{index}"] for index in range(len(plain_weights(run[0])))], run)
 
 
+@pytest.mark.full
 def test_views_are_the_same_with_and_without_xla_on_one_and_two_replicas(two_replicas):
     expected = training.drawn_views(compiled=False)
     for view in expected:
@@ -83,6 +90,7 @@ def test_views_are_the_same_with_and_without_xla_on_one_and_two_replicas(two_rep
                 assert np.mean(np.abs(views - want) > 2e-3) < 1e-3
 
 
+@pytest.mark.full
 def test_an_empty_replica_is_exact(tmp_path):
     """5 rows on 4 replicas, in a process without oneDNN, whose convolutions return a wrong shape for zero rows."""
     script = tmp_path / "empty.py"
@@ -93,6 +101,7 @@ tf.config.threading.set_inter_op_parallelism_threads(8)
 devices = [tf.config.LogicalDeviceConfiguration()] * 4
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
 from tests import replica_training as training
+from tests import shared
 strategy = tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(4)])
 data = tf.data.Dataset.from_tensors((training.pairs(5),)).unbatch().batch(5)
 single = training.model("batch_norm", "auto", 1)

@@ -12,28 +12,22 @@ import tensorflow as tf
 import keras_barlow as kb
 from keras_barlow import checkpoint
 from keras_barlow.callbacks import memory, settings
+from tests import shared
 
 STEPS = 5
 EPOCHS = 3
 IMAGES = np.random.default_rng(0).integers(0, 256, (2 * STEPS, 8, 8, 3), dtype="uint8")
 
 
-_shared = []
-
-
 def small_model(optimizer=None, scrambled=False, **arguments):
-    """A model as if it had just been made. One is shared by all tests, since tracing its step takes longest."""
-    if optimizer is not None or arguments:
+    """A model as if it had just been made. Equal ones are one and the same, but for those of another seed."""
+    if "seed" in arguments:
         return new_model(optimizer, **arguments)
-    if not _shared:
-        model = new_model()
-        model.optimizer.build(model.trainable_variables)
-        variables = [*model.variables, *model.optimizer.variables, model.batch_count]
-        _shared.extend([model, [(variable, keras.ops.convert_to_numpy(variable)) for variable in variables]])
-    model, start = _shared
-    for variable, value in start:
-        variable.assign(value + 1 if scrambled else value)
-    model.optimizer.learning_rate = 1e-2
+    settings = [optimizer, arguments]
+    key = json.dumps(settings, sort_keys=True, default=keras.saving.serialize_keras_object)
+    model = shared.model(("resume", key), lambda: new_model(optimizer, **arguments), scrambled)
+    if optimizer is None:
+        model.optimizer.learning_rate = 1e-2
     return model
 
 
@@ -125,13 +119,13 @@ def same(first, second):
     "kind, steps, crash",
     [
         ("finite", None, {"executions": 7}),
-        ("finite", 5, {"executions": 7}),
+        pytest.param("finite", 5, {"executions": 7}, marks=pytest.mark.full),
         ("finite", 5, {"epoch": 1}),
-        ("finite", 1, {"epoch": 2}),
-        ("repeated", 5, {"executions": 7}),
+        pytest.param("finite", 1, {"epoch": 2}, marks=pytest.mark.full),
+        pytest.param("repeated", 5, {"executions": 7}, marks=pytest.mark.full),
         ("repeated", 3, {"executions": 5}),
-        ("repeated", 3, {"epoch": 1}),
-        ("repeated", 3, {"epoch": 2}),
+        pytest.param("repeated", 3, {"epoch": 1}, marks=pytest.mark.full),
+        pytest.param("repeated", 3, {"epoch": 2}, marks=pytest.mark.full),
         ("repeated", 7, {"epoch": 1}),
         ("unknown, repeated", 3, {"epoch": 2}),
         ("shuffled once", None, {"executions": 7}),
@@ -182,7 +176,7 @@ def test_a_run_that_began_later_is_resumed_at_its_place(tmp_path):
 # Executions of several steps
 
 
-@pytest.mark.parametrize("size", [2, 3, 4, 7])
+@pytest.mark.parametrize("size", shared.few([2, 3, 4, 7], 2))
 def test_an_epoch_has_all_its_steps_for_any_size_of_executions(size):
     for arguments in (
         {"x": batches()},
@@ -197,7 +191,10 @@ def test_an_epoch_has_all_its_steps_for_any_size_of_executions(size):
 
 @pytest.mark.parametrize(
     "first, then, executions, every",
-    [(1, 2, 4, 1), (1, 4, 4, 1), (2, 2, 2, 1), (4, 1, 2, 1), (4, 4, 2, 1), (3, 2, 4, 3), (2, 7, 5, 4)],
+    shared.few(
+        [(1, 2, 4, 1), (1, 4, 4, 1), (2, 2, 2, 1), (4, 1, 2, 1), (4, 4, 2, 1), (3, 2, 4, 3), (2, 7, 5, 4)],
+        *[(1, 4, 4, 1), (4, 1, 2, 1), (2, 7, 5, 4)],
+    ),
 )
 def test_executions_of_another_size_resume_at_the_same_step(tmp_path, first, then, executions, every):
     whole = state(fit(small_model()))
@@ -251,8 +248,10 @@ class Halve(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = float(self.model.optimizer.learning_rate) / 2
 
 
-@pytest.mark.parametrize("in_one_process", [False, True])
-@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(
+    "wrapped, in_one_process",
+    shared.few([(False, False), (False, True), (True, False), (True, True)], (False, True), (True, False)),
+)
 def test_a_rate_that_a_callback_has_changed_is_resumed(tmp_path, caplog, in_one_process, wrapped):
     def model():
         inner = keras.optimizers.SGD(0.01, momentum=0.9)
@@ -475,8 +474,17 @@ MEMORIES = {
 }
 
 
-@pytest.mark.parametrize("crash", [{"executions": 8}, {"epoch": 2}])
-@pytest.mark.parametrize("name", MEMORIES)
+# In the middle of an epoch, and between two.
+CRASHES = [(name, crash) for name in MEMORIES for crash in ({"executions": 8}, {"epoch": 2})]
+
+
+@pytest.mark.parametrize(
+    "name, crash",
+    shared.few(
+        CRASHES,
+        *[(name, crash) for name, crash in CRASHES if "executions" in crash or name in ("EarlyStopping", "CSVLogger")],
+    ),
+)
 def test_the_state_of_callbacks_is_resumed(tmp_path, name, crash):
     make, seen = MEMORIES[name]
     (tmp_path / "whole").mkdir()

@@ -139,6 +139,7 @@ def run(script, *flags):
     return subprocess.run([sys.executable, EXAMPLES / script, *flags], capture_output=True, text=True)
 
 
+@pytest.mark.full
 def test_the_examples(encoder, photos, tmp_path):
     encoder.save(tmp_path / "encoder.keras")
     features, picture = f"{tmp_path / 'features.npz'}", tmp_path / "found.png"

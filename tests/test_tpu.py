@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import keras_barlow as kb
@@ -15,6 +16,7 @@ import keras_barlow as kb
 NOTEBOOK = pathlib.Path(__file__).parents[1] / "examples" / "notebooks" / "tpu.ipynb"
 
 
+@pytest.mark.full
 def test_the_whole_step_compiles_to_one_static_program():
     """Views with every transform, both passes, loss, mixed precision and LARS: the recipe of the paper, made small."""
     recipe = kb.recipes.get("imagenet_resnet50")
@@ -40,6 +42,7 @@ def test_the_whole_step_compiles_to_one_static_program():
     assert int(model.optimizer.iterations) == 2
 
 
+@pytest.mark.full
 def test_the_notebook_runs_without_a_tpu(tmp_path):
     cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
     assert all(cell["outputs"] == [] for cell in cells)

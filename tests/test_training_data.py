@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_barlow as kb
+from tests import shared
 
 SIZE, ROWS = 8, 16
 
@@ -17,12 +18,20 @@ def images(rows=ROWS, channels=3, size=SIZE, dtype="uint8"):
 LABELS = np.arange(ROWS) % 2
 
 
-def build(views=True, **arguments):
+def build():
+    """A model as if it had just been made: the same one each time."""
+    model = shared.model("training_data", new_model)
     keras.utils.set_random_seed(1)
+    return model
+
+
+def new_model(views=None, **arguments):
+    keras.utils.set_random_seed(1)
+    flips = kb.views.Views([kb.augmentations.RandomFlip()], [kb.augmentations.RandomFlip()], seed=2)
     model = kb.BarlowTwins(
         kb.encoders.resnet((1,), input_shape=(SIZE, SIZE, 3), stem="small", width=4),
         kb.Projector((8, 8)),
-        views=kb.views.barlow_twins(SIZE, seed=2) if views is True else views,
+        views=flips if views is None else views,
         **arguments,
     )
     model.compile(keras.optimizers.SGD(1e-3))
@@ -39,6 +48,12 @@ def slices(data, batch=8):
 
 def features_of(model, data=None):
     return model.predict(images() if data is None else data, verbose=0)
+
+
+def features_after(data, **arguments):
+    model = build()
+    model.fit(data, verbose=0, **arguments)
+    return features_of(model)
 
 
 class TestWhatIsUsed:
@@ -60,16 +75,12 @@ class TestWhatIsUsed:
         assert int(model.batch_count) == 4
 
     def test_fit_on_images_is_fit_on_their_batches(self):
-        models = [build(), build()]
-        models[0].fit(collection(), batch_size=8, epochs=2, verbose=0)
-        models[1].fit(collection().batches(8), epochs=2, verbose=0)
-        np.testing.assert_array_equal(*(features_of(model) for model in models))
+        first = features_after(collection(), batch_size=8, epochs=2)
+        np.testing.assert_array_equal(first, features_after(collection().batches(8), epochs=2))
 
     def test_fit_on_images_without_shuffling_keeps_their_order(self):
-        models = [build(), build()]
-        models[0].fit(collection(), batch_size=8, shuffle=False, verbose=0)
-        models[1].fit(slices(images()), verbose=0)
-        np.testing.assert_allclose(*(features_of(model) for model in models), rtol=1e-4, atol=1e-6)
+        first = features_after(collection(), batch_size=8, shuffle=False)
+        np.testing.assert_allclose(first, features_after(slices(images())), rtol=1e-4, atol=1e-6)
 
     @pytest.mark.parametrize(
         "data",
@@ -193,6 +204,6 @@ def test_shuffled_batches_are_not_predicted():
 
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
 def test_views_of_another_size_than_the_encoder_takes(accumulation_steps):
-    model = build(kb.views.barlow_twins(6, seed=0), accumulation_steps=accumulation_steps)
+    model = new_model(kb.views.barlow_twins(6, seed=0), accumulation_steps=accumulation_steps)
     with pytest.raises(ValueError, match=r"\(8, 8, 3\)\. Received: views of shape \(6, 6, 3\).*image_size=8"):
         model.fit(images(), batch_size=8, verbose=0)

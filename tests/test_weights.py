@@ -11,6 +11,7 @@ import pytest
 
 import keras_barlow as kb
 from keras_barlow import weights
+from tests import shared
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 safetensors_torch = pytest.importorskip("safetensors.torch")
@@ -152,8 +153,14 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout, legacy",
+    shared.few(
+        [(layout, legacy) for layout in LAYOUTS for legacy in (False, True)],
+        *[(layout, False) for layout in LAYOUTS],
+        *[("torchvision", True), ("solo-learn", True)],
+    ),
+)
 def test_every_layout_loads_and_comes_back_bit_for_bit(layout, legacy, small, tmp_path):
     wrap, prefix = LAYOUTS[layout]
     state = small.state_dict()
@@ -168,8 +175,17 @@ def test_every_layout_loads_and_comes_back_bit_for_bit(layout, legacy, small, tm
         assert back[name].dtype == value.dtype and torch.equal(back[name], value), name
 
 
-@pytest.mark.parametrize("name", ["out.safetensors", "model.bin"])
-@pytest.mark.parametrize("layout", ["torchvision", "reference checkpoint", "lightly"])
+@pytest.mark.parametrize(
+    "layout, name",
+    shared.few(
+        [
+            (layout, name)
+            for layout in ("torchvision", "reference checkpoint", "lightly")
+            for name in ("out.safetensors", "model.bin")
+        ],
+        *[("torchvision", "model.bin"), ("reference checkpoint", "out.safetensors"), ("lightly", "out.safetensors")],
+    ),
+)
 def test_safetensors_load_and_come_back_bit_for_bit(layout, name, small, tmp_path):
     """Uses the same names: safetensors files are flat, so the nesting becomes a prefix."""
     wrap, prefix = {
@@ -246,17 +262,14 @@ def test_a_rejected_value_leaves_the_encoder_unchanged(name, value, match, small
 
 @pytest.mark.parametrize(
     "layout",
-    [
-        "reference checkpoint",
-        *(pytest.param(name, marks=pytest.mark.full) for name in LAYOUTS if name != "reference checkpoint"),
-    ],
+    shared.few(LAYOUTS, "reference checkpoint"),
 )
 def test_features_of_resnet50_match_pytorch(layout, reference, tmp_path):
     wrap, _ = LAYOUTS[layout]
     torch.save(wrap(reference.state_dict()), tmp_path / "in.pth")
     encoder = kb.encoders.resnet50()
     weights.load_torch(tmp_path / "in.pth", encoder)
-    images = np.random.default_rng(0).integers(0, 256, (8, 224, 224, 3)).astype("float32")
+    images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3)).astype("float32")
     standardized = torch.from_numpy((images / 255 - np.float32(MEAN)) / np.float32(DEVIATION)).permute(0, 3, 1, 2)
     with torch.no_grad():
         expected = reference(standardized.contiguous()).numpy()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_barlow as kb
+from tests import shared
 
 TEXT = (pathlib.Path(__file__).parents[1] / "examples" / "use_in_keras.md").read_text()
 PARTS = re.split(r"^## ", TEXT, flags=re.MULTILINE)
@@ -46,8 +47,8 @@ def test_the_document_has_its_sections():
 
 @pytest.mark.parametrize(
     "section",
-    # EfficientNet takes half a minute to compile.
-    [pytest.param(one, marks=[pytest.mark.full] * ("keras.applications" in one)) for one in list(SECTIONS)[1:]],
+    # The others take half a minute to compile.
+    shared.few(list(SECTIONS)[1:], "Fine-tuning"),
 )
 def test_a_section_runs(section, folder, monkeypatch):
     path, digits = folder

@@ -18,12 +18,17 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), "TF_CPP_MIN_L
 SECONDS = 240
 
 
-def start(folder, result, workers=1, **arguments):
+def start(folder, result, workers=1, epochs=25, **arguments):
     """Starts the run, with a pipe for its error messages."""
     launched = [] if workers == 1 else ["-m", "keras_barlow.launch", f"--workers={workers}"]
     command = [sys.executable, *launched, str(SCRIPT), str(folder), str(result)]
     return subprocess.Popen(
-        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **arguments
+        command,
+        env={**ENVIRONMENT, "EPOCHS": str(epochs)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **arguments,
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from keras_barlow import checkpoint
+from tests import shared
 from tests.faults import runs
 
 
@@ -26,13 +27,24 @@ def uninterrupted(tmp_path_factory):
     return folder / "result.npz"
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.full)])
-def test_kills_at_any_moment_lose_nothing(uninterrupted, tmp_path, kills):
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """The result of a shorter run."""
+    folder = tmp_path_factory.mktemp("short")
+    status, _, errors = runs.finish(runs.start(folder / "checkpoints", folder / "result.npz", epochs=6))
+    assert status == 0, errors
+    return folder / "result.npz"
+
+
+@pytest.mark.parametrize("kills", shared.few([1, 2, 20], 1))
+def test_kills_at_any_moment_lose_nothing(request, tmp_path, kills):
+    epochs, whole = (6, "short") if kills == 1 else (25, "uninterrupted")
+    whole = request.getfixturevalue(whole)
     rng = random.Random(kills)
     folder, result = tmp_path / "checkpoints", tmp_path / "result.npz"
     in_a_write, steps = 0, []
     for number in range(kills):
-        process = runs.start(folder, result)
+        process = runs.start(folder, result, epochs=epochs)
         if number % 10 == 9:
             # Kill it while it starts, loads or traces.
             time.sleep(rng.uniform(0.5, 6.0))
@@ -48,11 +60,11 @@ def test_kills_at_any_moment_lose_nothing(uninterrupted, tmp_path, kills):
         # Files under their final names are complete.
         for path in checkpoint.list_checkpoints(folder):
             checkpoint.read(path.read_bytes())
-    status, _, errors = runs.finish(runs.start(folder, result))
+    status, _, errors = runs.finish(runs.start(folder, result, epochs=epochs))
     assert status == 0, errors
     print(f"{kills} kills, {in_a_write} of them in the middle of a write, after the steps {steps}")
     assert in_a_write >= kills // 4 and len(set(steps)) > kills // 2
-    runs.same_to_the_bit(result, uninterrupted)
+    runs.same_to_the_bit(result, whole)
 
 
 @pytest.mark.full
@@ -96,6 +108,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.full
 def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(uninterrupted, small_disk, tmp_path):
     folder, result = small_disk / "checkpoints", tmp_path / "result.npz"
     process = runs.start(folder, result)
@@ -130,6 +143,7 @@ def test_a_disk_that_becomes_read_only_leaves_the_last_checkpoint(small_disk, tm
     assert status == 1 and "Read-only file system" in errors
 
 
+@pytest.mark.full
 def test_sigterm_while_compiling_saves_and_goes_on(uninterrupted, tmp_path):
     folder, result = tmp_path / "checkpoints", tmp_path / "result.npz"
     process = runs.start(folder, result)

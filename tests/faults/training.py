@@ -14,7 +14,7 @@ import numpy as np
 
 import keras_barlow as kb
 
-EPOCHS, STEPS, BATCH = 25, 8, 16
+EPOCHS, STEPS, BATCH = int(os.environ.get("EPOCHS", "25")), 8, 16
 
 
 def main(folder, result):

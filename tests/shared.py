@@ -1,0 +1,32 @@
+"""What makes the suite short: models that many tests share, and parameters that only `pytest -m full` runs."""
+
+import keras
+import pytest
+
+_MODELS = {}
+
+
+def model(key, build, scrambled=False):
+    """A model as if it had just been made, since tracing its step takes longest. It is built once for each key."""
+    if key not in _MODELS:
+        made = build()
+        made.optimizer.build(made.trainable_variables)
+        variables = [*made.variables, *made.optimizer.variables, made.batch_count]
+        _MODELS[key] = made, [(variable, keras.ops.convert_to_numpy(variable)) for variable in variables]
+    made, start = _MODELS[key]
+    for variable, value in start:
+        variable.assign(value + 1 if scrambled else value)
+    made.stop_training = False
+    return made
+
+
+def few(parameters, *chosen):
+    """All parameters; those that are not chosen run with `pytest -m full` only."""
+    parameters = list(parameters)
+    missing = [one for one in chosen if one not in parameters]
+    assert not missing, f"Received: {missing}, which are no parameters"
+    return [one if one in chosen else pytest.param(*_values(one), marks=pytest.mark.full) for one in parameters]
+
+
+def _values(one):
+    return one if isinstance(one, tuple) else (one,)
