@@ -40,7 +40,7 @@ def check_image_dtype(images):
         )
 
 
-def tell_scale(images):
+def warn_about_scale(images):
     """Warns, once per process, about images that do not look like 0..255.
 
     Typical cases are images on [0, 1], on [-1, 1], on 0..65535, or already standardized. Every entry point calls this
@@ -56,7 +56,7 @@ def tell_scale(images):
 
     Example:
 
-    >>> tell_scale(np.full((2, 8, 8, 3), 200.0))
+    >>> warn_about_scale(np.full((2, 8, 8, 3), 200.0))
     """
     if not hasattr(images, "shape") or not hasattr(images, "dtype"):
         return
@@ -81,8 +81,8 @@ def tell_scale(images):
     )
 
 
-def telling_model(model):
-    """Makes `predict` of an encoder call `tell_scale`, because layers see no values in a compiled `predict`.
+def with_scale_check_in_predict(model):
+    """Makes `predict` of an encoder call `warn_about_scale`, because layers see no values in a compiled `predict`.
 
     Args:
         model: `keras.Model` from images to features. Its copies and saved files have the `predict` of Keras.
@@ -93,15 +93,15 @@ def telling_model(model):
 
     def prepared(x):
         if isinstance(x, tf.data.Dataset):
-            return telling(x)
-        tell_scale(first_images(x))
+            return with_scale_check(x)
+        warn_about_scale(first_images(x))
         return x
 
     return keras_internals.prepare_inputs_of_predict(model, prepared)
 
 
-def telling(dataset):
-    """Returns the dataset with `tell_scale` called on its first batch.
+def with_scale_check(dataset):
+    """Returns the dataset with `warn_about_scale` called on its first batch.
 
     Args:
         dataset: `tf.data.Dataset` of images, or of tuples or dictionaries that contain them (see `first_images`).
@@ -114,7 +114,7 @@ def telling(dataset):
         return dataset
 
     def check(images):
-        tell_scale(images)
+        warn_about_scale(images)
         return np.int64(0)
 
     def checked(index, element):

@@ -121,13 +121,13 @@ def test_correct_images_cause_no_warning(name, warnings, tmp_path):
     ids=["-1 to 1", "standardized", "0 and 1", "16 bits", "centered", "overshooting", "black", "dark"],
 )
 def test_another_scale_is_recognized(x, warned, warnings):
-    image_scale.tell_scale(x)
+    image_scale.warn_about_scale(x)
     assert bool(warnings()) == warned
 
 
 def test_a_dataset_keeps_its_order_size_and_structure():
     data = slices({"image": images(), "label": LABELS}).shuffle(4, seed=3)
-    twin = image_scale.telling(slices({"image": images(), "label": LABELS}).shuffle(4, seed=3))
+    twin = image_scale.with_scale_check(slices({"image": images(), "label": LABELS}).shuffle(4, seed=3))
     assert twin.cardinality() == data.cardinality() and twin.element_spec == data.element_spec
     for _ in range(2):
         for got, expected in zip(twin, data, strict=True):

@@ -27,7 +27,7 @@ class ArrayImages(Images):
 
     def __init__(self, array, labels=None, class_names=None):
         self.array = _checked_array(array)
-        image_scale.tell_scale(self.array)
+        image_scale.warn_about_scale(self.array)
         self.labels = None if labels is None else checked_labels(labels, len(self.array), several=True)
         self.class_names = _checked_names(class_names, self.labels)
         self.image_size = min(self.image_shape[:2])

@@ -157,7 +157,7 @@ def resnet(
                 name=f"stage{stage + 1}_block{index + 1}",
             )
     features = layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
-    return image_scale.telling_model(keras.Model(images, features, name=name))
+    return image_scale.with_scale_check_in_predict(keras.Model(images, features, name=name))
 
 
 def _residual_block(x, block, channels, stride, last_gamma, synchronized, initializer, name):

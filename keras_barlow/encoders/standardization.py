@@ -44,7 +44,7 @@ def with_standardization(backbone, mean=None, deviation=None):
         features = layers.GlobalAveragePooling1D(dtype="float32", name="features")(features)
     else:
         features = layers.Activation("linear", dtype="float32", name="features")(features)
-    return image_scale.telling_model(keras.Model(images, features, name=f"{backbone.name}_encoder"))
+    return image_scale.with_scale_check_in_predict(keras.Model(images, features, name=f"{backbone.name}_encoder"))
 
 
 def standardize_layer(mean, deviation, channels):

@@ -38,8 +38,8 @@ def extract_features(model, images, batch_size=256, verbose=0):
         whole = shape_of(images)[1:3] == (height, width)
         images = images.in_order(batch_size, crop=None if whole else height)
     if isinstance(images, tf.data.Dataset):
-        images = image_scale.telling(images)
+        images = image_scale.with_scale_check(images)
     else:
-        image_scale.tell_scale(images)
+        image_scale.warn_about_scale(images)
     sizes = {"batch_size": batch_size} if hasattr(images, "shape") else {}
     return np.asarray(model.predict(images, verbose=verbose, **sizes), "float32")

@@ -56,7 +56,7 @@ def load_encoder(path):
         ) from error
     layer = _Loaded(module, path, name="saved_encoder")
     images = keras.Input(layer.image_shape, name="images")
-    return image_scale.telling_model(keras.Model(images, layer(images), name="encoder"))
+    return image_scale.with_scale_check_in_predict(keras.Model(images, layer(images), name="encoder"))
 
 
 def _from_keras(path):
@@ -67,7 +67,9 @@ def _from_keras(path):
             f"`path` must be {_FORMS}. Received: {path}, which Keras cannot load: {_first_line(error)}. Copy the file "
             "again, or first import the module that registers its custom layers."
         ) from error
-    return image_scale.telling_model(networks.checked_encoder(getattr(model, "encoder", model), str(path)))
+    return image_scale.with_scale_check_in_predict(
+        networks.checked_encoder(getattr(model, "encoder", model), str(path))
+    )
 
 
 def _first_line(error):
@@ -97,7 +99,7 @@ class _Loaded(keras.layers.Layer):
         return [variable.numpy() for variable in getattr(self._module, "variables", ())]
 
     def call(self, images):
-        image_scale.tell_scale(images)
+        image_scale.warn_about_scale(images)
         return _features_of(self._module, images, self._on_255)
 
     def compute_output_shape(self, input_shape):

@@ -54,7 +54,7 @@ class Standardize(keras.layers.Layer):
                 )
 
     def call(self, images):
-        image_scale.tell_scale(images)
+        image_scale.warn_about_scale(images)
         images = ops.cast(images, "float32")
         mean = 255.0 * np.array(self.mean, "float32")
         deviation = 255.0 * np.array(self.deviation, "float32")

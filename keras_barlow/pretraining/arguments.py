@@ -95,9 +95,9 @@ def predict_arguments(arguments):
         arguments["x"] = x.in_order(arguments.get("batch_size") or _DEFAULT_BATCH)
         arguments["batch_size"] = None
     elif isinstance(x, tf.data.Dataset):
-        arguments["x"] = image_scale.telling(x)
+        arguments["x"] = image_scale.with_scale_check(x)
     else:
-        image_scale.tell_scale(image_scale.first_images(x))
+        image_scale.warn_about_scale(image_scale.first_images(x))
     return arguments
 
 
@@ -166,14 +166,14 @@ def _checked_dataset(model, dataset):
     """Checks the element spec now, and the image scale when the first batch arrives."""
     x = checks.unpacked_images(dataset.element_spec)
     _check_images(model, x)
-    return image_scale.telling(dataset)
+    return image_scale.with_scale_check(dataset)
 
 
 def _check_array(model, x, batch_size, validation_split=0.0, steps_per_epoch=None, training=True):
     if not _is_array(x):
         return
     _check_images(model, x)
-    image_scale.tell_scale(image_scale.first_images(x))
+    image_scale.warn_about_scale(image_scale.first_images(x))
     if steps_per_epoch is None:
         checks.check_last_batch(x, batch_size, validation_split, model if training else None)
 

@@ -118,7 +118,7 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ker
 
     def call(self, images, training=None):
         images = checks.image_of(images)
-        image_scale.tell_scale(images)
+        image_scale.warn_about_scale(images)
         return self.encoder(images, training=training)
 
     def compile(

@@ -82,7 +82,7 @@ class Views(keras.layers.Layer):
         check_repeatable(foreign, image_shape)
 
     def call(self, images, training=True, step=None):
-        image_scale.tell_scale(image_scale.first_images(images))
+        image_scale.warn_about_scale(image_scale.first_images(images))
         pair = [ops.convert_to_tensor(part) for part in (images if isinstance(images, (tuple, list)) else [images])]
         if len(pair) > 2 or {len(part.shape) for part in pair} not in ({3}, {4}):
             raise ValueError(
