@@ -106,6 +106,35 @@ def uniform_rows(key, start, rows, total, columns):
 
 
 @contextlib.contextmanager
+def seeded_initializers(seed):
+    """Seeds initializers and layers that draw their seed from Python's `random`, then restores the caller's state.
+
+    Args:
+        seed: Integer; None changes nothing.
+
+    Yields:
+        None.
+
+    Example:
+
+    >>> state = random.getstate()
+    >>> with seeded_initializers(0):
+    ...     layer = tf.keras.layers.Dense(2)
+    >>> random.getstate() == state
+    True
+    """
+    if seed is None:
+        yield
+        return
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+@contextlib.contextmanager
 def seeded(seed):
     """Seeds Python and TensorFlow for code that takes no seed, then restores the caller's random state.
 
@@ -114,20 +143,13 @@ def seeded(seed):
     Args:
         seed: Integer.
 
-    Example:
-
-    >>> state = random.getstate()
-    >>> with seeded(0):
-    ...     layer = tf.keras.layers.Dense(2)
-    >>> random.getstate() == state
-    True
+    Yields:
+        None.
     """
-    state = random.getstate()
     global_seed, _ = tf.compat.v1.get_seed(0)
-    random.seed(seed)
-    tf.random.set_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(state)
-        tf.random.set_seed(None if global_seed == _UNSET_SEED else global_seed)
+    with seeded_initializers(seed):
+        tf.random.set_seed(seed)
+        try:
+            yield
+        finally:
+            tf.random.set_seed(None if global_seed == _UNSET_SEED else global_seed)

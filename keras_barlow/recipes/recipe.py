@@ -3,11 +3,10 @@
 import contextlib
 import dataclasses
 import inspect
-import random
 
 import keras
 
-from keras_barlow import encoders, losses, methods, optimizers, views
+from keras_barlow import encoders, losses, methods, optimizers, randomness, views
 from keras_barlow.layers import Projector
 
 _OPTIMIZERS = {"adam": keras.optimizers.Adam, "lars": optimizers.LARS}
@@ -130,7 +129,7 @@ class Recipe:
                 f"The recipe {self.name!r} needs at least one batch of {self.batch_size} images. "
                 f"Received: num_images={num_images}. Use a smaller batch_size."
             )
-        with _seeded_initializers(seed), _dtype_policy(self.precision):
+        with randomness.seeded_initializers(seed), _dtype_policy(self.precision):
             model = self._model(seed, without)
         model.compile(optimizer=self._optimizer(steps_per_epoch))
         return model
@@ -226,21 +225,3 @@ def _dtype_policy(name):
         yield
     finally:
         keras.config.set_dtype_policy(policy)
-
-
-@contextlib.contextmanager
-def _seeded_initializers(seed):
-    """Seeds the initializers created in the block, without `keras.utils.set_random_seed`, which changes global state.
-
-    An initializer without a seed draws one from Python's `random`. The weights are those that follow
-    `set_random_seed(seed)`; `random`, NumPy, TensorFlow and Keras are left as they were.
-    """
-    if seed is None:
-        yield
-        return
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(state)
