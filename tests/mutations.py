@@ -1,6 +1,6 @@
 """Breaks central lines of the library one at a time: do the tests of a plain `pytest` notice each of them?
 
-python tests/mutations.py  # 6 minutes on two cores
+python tests/mutations.py  # 5 minutes on two cores
 
 Each line is broken in a copy of the repository. Only the test files that should notice run there, up to the first
 failure. A line that is no longer found is an error: write its mutation anew.

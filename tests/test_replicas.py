@@ -101,7 +101,6 @@ tf.config.threading.set_inter_op_parallelism_threads(8)
 devices = [tf.config.LogicalDeviceConfiguration()] * 4
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
 from tests import replica_training as training
-from tests import shared
 strategy = tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(4)])
 data = tf.data.Dataset.from_tensors((training.pairs(5),)).unbatch().batch(5)
 single = training.model("batch_norm", "auto", 1)
