@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_barlow as kb
+from tests import shared
 from tests.test_augmentations import photos
 
 with warnings.catch_warnings():
@@ -88,6 +89,7 @@ def test_views_are_two_and_random(views):
     assert np.asarray(view_a).min() >= 0 and 100 < np.asarray(view_a).max() <= 255.01
 
 
+@pytest.mark.parametrize("views", shared.few(POLICIES, "keras_cv", "mixed"), indirect=True)
 def test_two_steps_in_the_model(views):
     history = model_with(views).fit(images(), batch_size=4, epochs=1, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
