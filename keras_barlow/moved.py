@@ -42,6 +42,11 @@ MOVED = {
     "training_data": ("pretraining.arguments",),
 }
 
+# Old attribute: module that has it now.
+MOVED_NAMES = {
+    "callbacks.for_this_worker": "pretraining.worker_callbacks",
+}
+
 
 class _OldPaths(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Imports the modules in `MOVED`, which no longer exist, from their new paths."""
@@ -79,17 +84,22 @@ def install():
 
 
 def attribute(name):
-    """Imports the module behind an old attribute of the package, such as `keras_barlow.ops`.
+    """Returns the object behind an old attribute of the package, such as `keras_barlow.ops`.
 
     Args:
-        name: Name of the attribute.
+        name: Name of the attribute, relative to the package.
 
     Returns:
-        The module.
+        A module, or a function that is in another module now.
 
     Raises:
         AttributeError: If the package never had this attribute.
     """
+    if name in MOVED_NAMES:
+        new = f"{_PACKAGE}.{MOVED_NAMES[name]}"
+        text = f"{_PACKAGE}.{name} is now in {new}. The old name will be removed in 0.3."
+        warnings.warn(text, DeprecationWarning, stacklevel=3)
+        return getattr(importlib.import_module(new), name.rpartition(".")[2])
     if name not in MOVED:
         raise AttributeError(f"module {_PACKAGE!r} has no attribute {name!r}")
     return importlib.import_module(f"{_PACKAGE}.{name}")

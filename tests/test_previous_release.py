@@ -80,6 +80,8 @@ def test_names_are_those_of_the_new_modules():
     assert kb.normalization.synchronize_batch_norm is kb.layers.synchronize_batch_norm
     assert kb.ops.cross_correlation is kb.losses.cross_correlation
     assert kb.gallery.search is kb.retrieval.search
+    assert kb.callbacks.for_this_worker is kb.pretraining.worker_callbacks.for_this_worker
+    assert kb.evaluation.heads.fine_tune is kb.evaluation.fine_tune
     assert kb.ablations.table is kb.recipes.ablations.table
     assert kb.ops.standardize is kb.losses.standardize
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
