@@ -159,7 +159,7 @@ REJECTED = {
     "channels first": (lambda: np.moveaxis(images(), -1, 1), {}, r"channels first. Use np.moveaxis\(images, 1, -1\)"),
     "bool": (lambda: images() > 9, {}, r"of dtype bool. Use images.astype"),
     "uint16": (lambda: images(dtype="uint16"), {}, r"of dtype uint16. Use \(images / 257\)"),
-    "text": (lambda: np.full((ROWS, SIZE, SIZE, 3), "a"), {}, "Images must be uint8, or floats"),
+    "text": (lambda: np.full((ROWS, SIZE, SIZE, 3), "a"), {}, "Images must be uint8 or float on 0 to 255"),
     "a dictionary without images": (lambda: slices({"picture": images()}), {}, r"the key \"image\".*'picture'.*map"),
     "unknown rank": (lambda: slices(images()).map(lambda x: _forget(x, None)), {}, r"unknown.*tf.ensure_shape"),
     "unknown channels": (
