@@ -182,7 +182,7 @@ def test_cross_correlation_matches_numpy():
         ({"invariance_weight": -1}, "`invariance_weight` must not be negative"),
         ({"normalization": "rows"}, "`normalization` must be one of"),
         ({"temperature": 0.0}, "`temperature` must be positive"),
-        ({"temperature": 0.1, "form": "batch"}, "The batch form is for normalization=.*temperature=0.1"),
+        ({"temperature": 0.1, "form": "batch"}, "The batch form needs normalization=.*temperature=0.1"),
     ],
 )
 def test_bad_arguments(arguments, message):
