@@ -283,7 +283,7 @@ class TestMicroBatches:
         """Batches of 8, 8, and 2, 3 or 5 images; some of the last 4 micro-batches would hold 0 or 1 image."""
         model = normalized(views=flips(), accumulation_steps=4)
         if kind == "array":
-            with pytest.raises(ValueError, match=r"at least 2 images.*Received: 4 micro-batches.*leave out the last"):
+            with pytest.raises(ValueError, match=r"at least 2 images.*Received: 4 micro-batches.*drop the last"):
                 model.fit(images(rows), batch_size=8, verbose=0)
             assert int(model.batch_count) == 0
             # The remedy that the error suggests.
