@@ -1,4 +1,4 @@
-"""Runs a SavedModel in TensorFlow's C++ runtime through its C interface: no Python of TensorFlow's is imported.
+"""Runs a SavedModel in TensorFlow's C++ runtime through its C API, without importing TensorFlow's Python package.
 
 python c_runtime.py FOLDER INPUT_OPERATION OUTPUT_OPERATION OUTPUT_INDEX IMAGES.npy FEATURES.npy
 """
@@ -51,13 +51,13 @@ def main(folder, input_name, output_name, output_index, images_path, features_pa
     images = np.ascontiguousarray(np.load(images_path))
     kind = UINT8 if images.dtype == np.uint8 else FLOAT
     shape = (ctypes.c_int64 * images.ndim)(*images.shape)
-    given = ctypes.c_void_p(tensorflow.TF_AllocateTensor(kind, shape, images.ndim, ctypes.c_size_t(images.nbytes)))
-    ctypes.memmove(tensorflow.TF_TensorData(given), images.ctypes.data, images.nbytes)
+    inputs = ctypes.c_void_p(tensorflow.TF_AllocateTensor(kind, shape, images.ndim, ctypes.c_size_t(images.nbytes)))
+    ctypes.memmove(tensorflow.TF_TensorData(inputs), images.ctypes.data, images.nbytes)
     result = ctypes.c_void_p()
     tensorflow.TF_SessionRun(
         session,
         None,
-        *(ctypes.byref(place(input_name, 0)), ctypes.byref(given), 1),
+        *(ctypes.byref(place(input_name, 0)), ctypes.byref(inputs), 1),
         *(ctypes.byref(place(output_name, int(output_index))), ctypes.byref(result), 1),
         *(None, 0, None),
         status,

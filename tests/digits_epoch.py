@@ -1,4 +1,4 @@
-"""One epoch of the `digits` recipe with plain SGD, on some replicas or workers, and what it leaves.
+"""Trains the `digits` recipe for one epoch with plain SGD, on replicas or workers, and saves weights and losses.
 
 python tests/digits_epoch.py REPLICAS PRECISION RATE OUTPUT.npz
 python -m keras_barlow.launch --workers=2 tests/digits_epoch.py 1 PRECISION RATE OUTPUT.npz

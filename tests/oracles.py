@@ -1,4 +1,4 @@
-"""Slow, independent float64 NumPy versions of what the library computes."""
+"""Slow, independent NumPy versions of the library's computations, in float64."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ def standardize(z, epsilon=1e-5):
 
 
 def barlow_twins_loss(z_a, z_b, redundancy_weight=0.0051, epsilon=1e-5):
-    """Equation 1 of the paper, entry by entry: `(loss, invariance, redundancy)`."""
+    """Returns `(loss, invariance, redundancy)` by Equation 1 of the paper, entry by entry."""
     a, b = standardize(np.asarray(z_a, "float64"), epsilon), standardize(np.asarray(z_b, "float64"), epsilon)
     count, features = a.shape
     invariance = redundancy = 0.0
@@ -23,7 +23,7 @@ def barlow_twins_loss(z_a, z_b, redundancy_weight=0.0051, epsilon=1e-5):
 
 
 def barlow_twins_gradient(z_a, z_b, redundancy_weight=0.0051, epsilon=1e-5):
-    """The gradient by way of the Jacobian of the standardisation, written out as a matrix per feature."""
+    """Returns the gradients of the loss, with an explicit Jacobian of the standardization of each feature."""
     z_a, z_b = np.asarray(z_a, "float64"), np.asarray(z_b, "float64")
     a, b = standardize(z_a, epsilon), standardize(z_b, epsilon)
     count, features = a.shape
@@ -35,8 +35,8 @@ def barlow_twins_gradient(z_a, z_b, redundancy_weight=0.0051, epsilon=1e-5):
         out = np.empty_like(z)
         for j in range(features):
             deviation = np.sqrt(z[:, j].var() + epsilon)
-            centring = np.eye(count) - 1 / count
-            jacobian = (centring - np.outer(z_hat[:, j], z_hat[:, j]) / count) / deviation
+            centering = np.eye(count) - 1 / count
+            jacobian = (centering - np.outer(z_hat[:, j], z_hat[:, j]) / count) / deviation
             out[:, j] = jacobian @ d[:, j]
         return out
 
@@ -44,7 +44,7 @@ def barlow_twins_gradient(z_a, z_b, redundancy_weight=0.0051, epsilon=1e-5):
 
 
 def lars(weights, gradients, learning_rate, vector_learning_rate, momentum=0.9, trust=0.001, decay=1e-6):
-    """The weights after each of the gradients of a sequence."""
+    """Returns the weights after each step, for a sequence of gradients."""
     weight, velocity, history = np.asarray(weights, "float64"), 0.0, []
     for gradient in gradients:
         rate = learning_rate
@@ -62,7 +62,7 @@ def lars(weights, gradients, learning_rate, vector_learning_rate, momentum=0.9, 
 
 
 def xla_keeps_nan():
-    """Whether XLA clips NaN to NaN, as the views do it. That of TensorFlow 2.18 clips it to the lower bound."""
+    """Returns whether XLA clips NaN to NaN, as the views need. In TensorFlow 2.18, it clips NaN to the lower bound."""
     import keras
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""What makes the suite short: models that many tests share, and parameters that only `pytest -m full` runs."""
+"""Keeps the suite short: models that tests share, and parameters that only `pytest -m full` runs."""
 
 import keras
 import pytest
@@ -7,7 +7,13 @@ _MODELS = {}
 
 
 def model(key, build, scrambled=False):
-    """A model as if it had just been made, since tracing its step takes longest. It is built once for each key."""
+    """Returns the model for a key, reset to its initial state. Tracing takes longest, so it is built only once.
+
+    Args:
+        key: Hashable key of the model.
+        build: Function that creates and compiles the model.
+        scrambled: Whether to add 1 to all variables, so that a test notices if they are not restored.
+    """
     if key not in _MODELS:
         made = build()
         made.optimizer.build(made.trainable_variables)
@@ -21,10 +27,10 @@ def model(key, build, scrambled=False):
 
 
 def few(parameters, *chosen):
-    """All parameters; those that are not chosen run with `pytest -m full` only."""
+    """Returns all parameters, and marks those that are not chosen for `pytest -m full` only."""
     parameters = list(parameters)
     missing = [one for one in chosen if one not in parameters]
-    assert not missing, f"Received: {missing}, which are no parameters"
+    assert not missing, f"Received: {missing}, which are not in the parameters"
     return [one if one in chosen else pytest.param(*_values(one), marks=pytest.mark.full) for one in parameters]
 
 

@@ -1,4 +1,4 @@
-"""Rules about the code itself."""
+"""Rules that the code itself must follow: layers, sizes, names, docstrings and configs."""
 
 import ast
 import inspect
@@ -40,7 +40,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__
 
 
 def part(path):
-    """The module or package of the first level that a file belongs to."""
+    """Returns the first-level module or package of a file."""
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
@@ -53,7 +53,7 @@ def imported_parts(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_down_only_and_modules_stay_small(path):
+def test_imports_go_down_and_modules_stay_small(path):
     for name in imported_parts(path):
         assert name == part(path) or LAYER_OF[name] < LAYER_OF[part(path)], f"{path.name} imports {name}"
     text = path.read_text()
@@ -67,7 +67,7 @@ def test_imports_go_down_only_and_modules_stay_small(path):
         assert "tf.distribute" not in text.split('"""', 2)[-1].replace("`tf.distribute", "")
 
 
-def test_every_part_has_a_layer_and_every_module_its_own_name():
+def test_every_part_has_a_layer_and_module_names_are_unique():
     assert {part(path) for path in MODULES} == set(LAYER_OF)
     names = [path.stem for path in MODULES if path.name != "__init__.py"]
     assert not {name for name in names if names.count(name) > 1}
@@ -147,7 +147,7 @@ def test_every_argument_is_an_attribute_and_survives_the_config(name):
     item = SERIALIZABLE[name]()
     config = keras.saving.serialize_keras_object(item)
     assert config["registered_name"] == f"keras_barlow>{name}"
-    # As JSON, where a tuple and a list are the same, and before Keras takes a functional config apart.
+    # Compare JSON, which does not distinguish tuples from lists. Serialize first, because Keras modifies the config.
     text = json.dumps(config)
     again = keras.saving.deserialize_keras_object(config)
     assert json.dumps(keras.saving.serialize_keras_object(again)) == text

@@ -1,4 +1,4 @@
-"""Predictor, stop-gradient and moving average, against one tape over the formula."""
+"""Predictor, stop-gradient and moving average, compared with one tape over the formula."""
 
 import contextlib
 
@@ -33,7 +33,7 @@ def build(arguments, **others):
 
 
 def plain_step(model, arguments, copies):
-    """One step of the formula: the loss of both embeddings, by automatic differentiation."""
+    """Updates a model by one step of the formula with autodiff, and returns the loss."""
     view_a, view_b = training.pairs()
     with tf.GradientTape() as tape:
         z_a, z_b = model.project(view_a, training=True), model.project(view_b, training=True)
@@ -72,7 +72,7 @@ def plain_step(model, arguments, copies):
         *[("moving average", "four replicas"), ("moving average", "micro-batches")],
     ),
 )
-def test_steps_are_those_of_the_formula(strategy, name, how):
+def test_steps_match_the_formula(strategy, name, how):
     arguments = ASYMMETRIES[name]
     expected = build({key: value for key, value in arguments.items() if key != "moving_average"})
     start = expected.get_weights()
@@ -95,7 +95,7 @@ def test_steps_are_those_of_the_formula(strategy, name, how):
     assert max(np.abs(before - after).max() for before, after in moved) > 1e-3
 
 
-def test_a_saved_model_keeps_them(tmp_path):
+def test_a_saved_model_keeps_its_asymmetries(tmp_path):
     model = build({"predictor": (6, 10), "moving_average": MOMENTUM, "stop_gradient": True})
     data = tf.data.Dataset.from_tensors((training.pairs(),)).unbatch().batch(16)
     model.fit(data, epochs=2, verbose=0)

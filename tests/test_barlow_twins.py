@@ -25,7 +25,7 @@ def encoder():
 
 
 def small_encoder():
-    """One convolution, whose statistics are those of all replicas: four replicas are traced four times."""
+    """One convolution with synchronized statistics; small, because four replicas are traced four times."""
     layers = keras.layers
     chain = [keras.Input((SIZE, SIZE, 3)), layers.Rescaling(1 / 64, offset=-1), layers.Conv2D(6, 3)]
     chain += [kb.layers.BatchNormalization(synchronized=True), layers.ReLU(), layers.GlobalAveragePooling2D()]
@@ -48,7 +48,7 @@ def build(views=True, optimizer=None, synchronized=False, accumulation_steps=1, 
 
 
 def compiled(views=True):
-    """`build`, as if it had just been made."""
+    """`build` with default arguments, from the models that tests share."""
     return shared.model(("barlow_twins", views), lambda: build(views))
 
 
@@ -62,8 +62,8 @@ def largest_difference(model, other):
 
 class TestTrainStep:
     @pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, kb.optimizers.LARS])
-    def test_weights_agree_with_a_plain_autodiff_step(self, optimizer):
-        """The oracle: Keras' batch normalisation, the paper's formula in autodiff, one tape."""
+    def test_weights_match_a_plain_autodiff_step(self, optimizer):
+        """The oracle uses Keras' batch normalization, the formula of the paper, and one tape."""
         view_a, view_b = pairs()
         model, twin = (build(views=False, optimizer=optimizer(0.1)) for _ in range(2))
         kb_fused = kb.layers.BatchNormalization.call
@@ -84,7 +84,7 @@ class TestTrainStep:
         assert largest_difference(model, twin) < 2e-5
         assert largest_difference(model, build(views=False)) > 1e-3
 
-    def test_the_logs_are_the_numpy_loss(self):
+    def test_the_logs_match_the_numpy_loss(self):
         model = build(views=False)
         view_a, view_b = pairs()
         z = [model.project(view, training=True) for view in (view_a, view_b)]
@@ -93,7 +93,7 @@ class TestTrainStep:
         expected = oracles.barlow_twins_loss(*z, 0.05)
         np.testing.assert_allclose([logs[n] for n in ("loss", "invariance", "redundancy")], expected, rtol=2e-5)
 
-    def test_regularisers_enter_the_gradient_and_the_loss(self):
+    def test_regularizers_enter_the_gradient_and_the_loss(self):
         plain, decayed = build(views=False), build(views=False)
         kernel = decayed.projector._chain[0]
         kernel.kernel.regularizer = keras.regularizers.L2(0.01)
@@ -103,7 +103,7 @@ class TestTrainStep:
         shift = np.asarray(plain.projector._chain[0].kernel) - np.asarray(kernel.kernel)
         np.testing.assert_allclose(shift, 0.01 * 2 * 0.01 * before, atol=1e-6)
 
-    def test_replicas_take_the_step_of_one_device_with_views_and_uneven_rows(self, strategy):
+    def test_replicas_match_one_device_with_views_and_uneven_rows(self, strategy):
         rows = 10
         dataset = tf.data.Dataset.from_tensor_slices(images(rows)).batch(rows)
         single = build(synchronized=True)
@@ -116,7 +116,7 @@ class TestTrainStep:
 
 
 def group_normalized(accumulation_steps=1, views=True, dropout=0.0):
-    """A model without statistics of the batch, so that micro-batches change nothing at all."""
+    """A model without batch statistics, for which micro-batches are exact."""
     keras.utils.set_random_seed(1)
     layers = keras.layers
     chain = [
@@ -140,7 +140,7 @@ def group_normalized(accumulation_steps=1, views=True, dropout=0.0):
 
 
 def small_views():
-    """Every number of the table counts, and a graph of many replicas and micro-batches stays small."""
+    """Views that use the whole table of random numbers, with a small graph on many replicas and micro-batches."""
     layers = kb.augmentations
     return kb.views.Views(
         [layers.RandomFlip(0.5), layers.RandomGrayscale(0.5)],
@@ -153,10 +153,10 @@ class TestMicroBatches:
     @pytest.mark.parametrize(
         "views, run_eagerly", shared.few([(True, False), (False, False), (True, True)], (True, False))
     )
-    def test_weights_are_those_of_the_whole_batch(self, views, run_eagerly, accumulation_steps=4, rows=10):
+    def test_weights_match_the_whole_batch(self, views, run_eagerly, accumulation_steps=4, rows=10):
         model, whole = group_normalized(accumulation_steps, views), group_normalized(views=views)
         start = weights_of(whole)
-        # Both, since eager and traced views round differently, and solarisation jumps at its threshold.
+        # Run both the same way: eager and traced views round differently, and solarization jumps at its threshold.
         model.run_eagerly = whole.run_eagerly = run_eagerly
         data = images(rows) if views else (pairs(rows),)
         logs = [m.fit(tf.data.Dataset.from_tensors(data), epochs=4, verbose=0).history for m in (model, whole)]
@@ -176,11 +176,11 @@ class TestMicroBatches:
 
     @pytest.mark.full
     def test_synchronized_statistics_over_replicas_and_micro_batches(self, strategy):
-        """Statistics per micro-batch of all replicas: those of one device whose micro-batches have the same rows."""
+        """Statistics of a micro-batch over all replicas match one device whose micro-batches have the same rows."""
         with strategy.scope():
             model = build(synchronized=True, views=False, accumulation_steps=2)
         rows = np.arange(16)
-        # Four replicas of four rows; the first two rows of each are the first micro-batch.
+        # Four replicas with four rows each; the first two rows of each form the first micro-batch.
         first = rows.reshape(4, 2, 2).transpose(1, 0, 2).ravel()
         single = build(synchronized=True, views=False, accumulation_steps=2)
         data = pairs(16)
@@ -188,7 +188,7 @@ class TestMicroBatches:
         single.fit(tf.data.Dataset.from_tensors((tuple(view[first] for view in data),)), epochs=2, verbose=0)
         assert largest_difference(single, model) < 3e-5
 
-    def test_moving_statistics_move_once_for_each_view_and_micro_batch(self):
+    def test_moving_statistics_are_updated_once_per_view_and_micro_batch(self):
         model, by_hand = build(views=False, accumulation_steps=2), build(views=False)
         view_a, view_b = pairs()
         model.train_on_batch((view_a, view_b))
@@ -201,7 +201,7 @@ class TestMicroBatches:
 
     @pytest.mark.parametrize("foreign", [False, True])
     def test_dropout_and_foreign_layers_repeat_in_the_second_pass(self, foreign):
-        """Views and dropout of both passes are seen by a layer that writes down what it is given."""
+        """A layer at the end of the encoder records its inputs in both passes."""
         seen = []
 
         class Witness(keras.layers.Layer):
@@ -225,8 +225,8 @@ class TestMicroBatches:
         model.train_on_batch(images())
         assert np.abs(seen[8] - seen[0]).max() > 1e-3
 
-    def test_a_step_gives_the_same_bits_every_time(self):
-        """TensorFlow's dependency optimizer made one step in 20 wrong; see `distribution.rows_after`."""
+    def test_a_step_is_deterministic_to_the_bit(self):
+        """TensorFlow's dependency optimizer broke one step in 20; see `distribution.rows_after`."""
         model = group_normalized(4, views=False)
         model.optimizer.build(model.trainable_variables)
         step = tf.function(lambda a, b: model.train_step(((a, b),)))
@@ -238,8 +238,8 @@ class TestMicroBatches:
             results.add(b"".join(weight.tobytes() for weight in weights_of(model)))
         assert len(results) == 1
 
-    def test_no_tensor_of_the_whole_batch_but_images_and_embeddings(self):
-        """The memory of one micro-batch: nothing of rank 4 has 16 rows, except the data."""
+    def test_only_images_and_embeddings_exist_for_the_whole_batch(self):
+        """Except for the data, no tensor of rank 4 has 16 rows, so memory is that of one micro-batch."""
         model = group_normalized(4, views=False)
         spec = tf.TensorSpec((16, SIZE, SIZE, 3), "uint8")
         graph = tf.function(lambda a, b: model.train_step(((a, b),))).get_concrete_function(spec, spec).graph
@@ -266,20 +266,20 @@ class TestKerasModel:
         [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 2}],
         ids=lambda a: next(iter(a)),
     )
-    def test_ways_to_execute_give_the_same_weights(self, arguments):
-        # A small rate: batches of 4 make rounding grow a hundredfold a step at 0.01, whatever executes it.
+    def test_execution_modes_give_the_same_weights(self, arguments):
+        # At a rate of 0.01, rounding errors of batches of 4 grow a hundredfold per step in any execution mode.
         models = [build(optimizer=keras.optimizers.SGD(1e-3), **kwargs) for kwargs in ({}, arguments)]
         for model in models:
             model.fit(tf.data.Dataset.from_tensor_slices(images(16)).batch(4), verbose=0)
         assert largest_difference(*models) < 2e-5
         assert largest_difference(models[0], build()) > 1e-3
 
-    def test_the_cpu_step_is_not_compiled_with_xla_unless_asked(self):
+    def test_xla_is_off_by_default_on_the_cpu(self):
         assert build().jit_compile is False
         assert build(jit_compile=True).jit_compile is True
 
     @pytest.mark.parametrize("kind", ["array", "array+labels", "dataset", "dataset+labels", "pairs", "pairs+labels"])
-    def test_fit_takes_what_keras_users_pass_and_labels_change_nothing(self, kind):
+    def test_fit_accepts_all_kinds_of_data_and_ignores_labels(self, kind):
         single, (view_a, view_b), labels = images(), pairs(), np.arange(ROWS)
         slices = tf.data.Dataset.from_tensor_slices
         data = {
@@ -298,10 +298,10 @@ class TestKerasModel:
         model = compiled("pairs" not in kind)
         history = model.fit(*data, epochs=2, verbose=0, **sizes)
         assert set(history.history) == {"loss", "invariance", "redundancy"}
-        # An array has a static batch size and a dataset may not: the same numbers, rounded differently.
+        # The batch size of an array is static and that of a dataset may not be, so rounding differs.
         assert max(np.abs(a - b).max() for a, b in zip(weights_of(model), expected, strict=True)) < 1e-5
 
-    def test_evaluate_gives_the_same_logs_twice_and_changes_no_weight(self):
+    def test_evaluate_is_repeatable_and_changes_no_weight(self):
         model = compiled()
         before = weights_of(model)
         first = model.evaluate(images(), batch_size=4, verbose=0, return_dict=True)
@@ -313,14 +313,14 @@ class TestKerasModel:
         history = compiled().fit(images(), batch_size=4, validation_data=(images(),), verbose=0)
         assert {"val_loss", "val_invariance", "val_redundancy"} <= set(history.history)
 
-    def test_call_and_predict_give_the_representation_and_project_the_embedding(self):
+    def test_call_and_predict_return_the_representation_and_project_the_embedding(self):
         model = compiled()
         features = model.encoder(images(), training=False)
         np.testing.assert_allclose(model(images()), features, rtol=1e-6)
         np.testing.assert_allclose(model.predict(images(), verbose=0), features, rtol=1e-5)
         np.testing.assert_allclose(model.project(images()), model.projector(features), rtol=1e-6)
 
-    def test_save_and_load_go_on_with_the_same_training(self, tmp_path):
+    def test_a_saved_and_loaded_model_continues_the_same_training(self, tmp_path):
         model = build("paper", keras.optimizers.Adam(1e-3))
         dataset = tf.data.Dataset.from_tensor_slices(images()).batch(4)
         model.fit(dataset, verbose=0)
@@ -332,18 +332,18 @@ class TestKerasModel:
         assert largest_difference(model, again) == 0
         assert json.dumps(again.get_config()) == json.dumps(model.get_config())
 
-    def test_summary_counts_encoder_and_projector(self):
+    def test_the_summary_lists_the_projector(self):
         lines = []
         build().summary(print_fn=lambda line, **_: lines.append(line))
         assert "projector" in "\n".join(lines)
 
-    def test_gradients_reach_a_pair_of_arrays(self):
+    def test_fit_accepts_a_pair_of_arrays(self):
         compiled(views=False).fit(pairs(), batch_size=4, verbose=0)
 
     @pytest.mark.full
     @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
     def test_mixed_precision_trains_close_to_float32(self, policy):
-        """200 steps. One step agrees to 2 %; later steps to what rounding makes of this small batch."""
+        """Trains for 200 steps. The first step agrees to 2 %; later steps of this small batch accumulate rounding."""
         one_step = tf.data.Dataset.from_tensors(images())
 
         def trained():
@@ -354,7 +354,7 @@ class TestKerasModel:
         _, exact = trained()
         keras.config.set_dtype_policy(policy)
         model, mixed = trained()
-        # `fit` stops at the first loss that is not finite. float16 leaves out steps while it finds its scale.
+        # `fit` stops at the first non-finite loss. float16 skips steps until it has found its scale.
         assert 200 - 10 * (policy == "mixed_float16") <= int(model.optimizer.iterations) <= 200
         np.testing.assert_allclose(mixed[0], exact[0], rtol=0.02)
         np.testing.assert_allclose(mixed[1], exact[1], rtol=0.1)
@@ -364,7 +364,7 @@ class TestKerasModel:
 
 
 class Overflow(keras.layers.Layer):
-    """Passes features on; the gradient of a row with a flag above 1 is infinite."""
+    """Returns its features. The gradient of a row whose flag is above 1 is infinite."""
 
     def call(self, features, flags):
         @tf.custom_gradient
@@ -388,7 +388,7 @@ class TestLossScale:
         return model
 
     @pytest.mark.parametrize("row", shared.few([0, 3, 7], 7))
-    def test_an_infinity_on_any_replica_is_skipped_by_all_and_lowers_the_scale(self, strategy, row):
+    def test_an_infinite_gradient_on_one_replica_is_skipped_by_all_and_lowers_the_scale(self, strategy, row):
         view_a, view_b = pairs()
         view_a[:, 0, 0] = view_b[:, 0, 0] = 0
         clean = tf.data.Dataset.from_tensors(((view_a, view_b),)).unbatch().batch(ROWS)
@@ -408,7 +408,7 @@ class TestLossScale:
         assert float(model.optimizer.dynamic_scale.numpy()) == 32.0
 
     @pytest.mark.full
-    def test_the_scale_changes_no_weight(self, strategy):
+    def test_the_loss_scale_does_not_change_the_weights(self, strategy):
         data = tf.data.Dataset.from_tensors((pairs(),)).unbatch().batch(ROWS)
         single = self.model()
         with strategy.scope():
@@ -419,26 +419,26 @@ class TestLossScale:
 
 
 class TestBadInput:
-    def test_compile_refuses_a_loss_and_metrics(self):
+    def test_compile_rejects_a_loss_and_metrics(self):
         for name in ("loss", "metrics", "weighted_metrics", "loss_weights"):
             with pytest.raises(ValueError, match=rf"`compile` takes no `{name}`.*Received"):
                 build(**{name: "mse"})
 
     @pytest.mark.parametrize("call", ["fit", "evaluate"])
     @pytest.mark.parametrize("rows, batch_size", [(1, 4), (5, 4), (4, 1), (33, None)])
-    def test_a_last_batch_of_one_image_is_refused_before_training(self, call, rows, batch_size):
+    def test_a_last_batch_of_one_image_is_rejected_before_training(self, call, rows, batch_size):
         model = build()
         with pytest.raises(ValueError, match=r"A batch of 1 image.*Received"):
             getattr(model, call)(images(rows), batch_size=batch_size, verbose=0)
         assert int(model.optimizer.iterations) == 0
 
-    def test_a_dataset_of_single_images_is_refused(self):
+    def test_a_dataset_of_batches_of_one_image_is_rejected(self):
         with pytest.raises(ValueError, match=r"A batch of 1 image.*Received"):
             build().fit(tf.data.Dataset.from_tensor_slices(images()).batch(1, drop_remainder=True), verbose=0)
         with pytest.raises(tf.errors.InvalidArgumentError, match="drop_remainder=True"):
             build().fit(tf.data.Dataset.from_tensor_slices(images(5)).batch(4), verbose=0)
 
-    def test_views_of_different_shapes(self):
+    def test_views_of_different_shapes_are_rejected(self):
         model = build(views=False)
         with pytest.raises(ValueError, match=r"two views must have one shape.*Received"):
             model.fit(tf.data.Dataset.from_tensors(((images(), images()[:, :4]),)), verbose=0)
@@ -448,7 +448,7 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"two views must have one shape.*Received"):
             model.fit(images(), batch_size=4, verbose=0)
 
-    def test_single_images_without_views_and_pairs_with_views(self):
+    def test_single_images_without_views_and_pairs_with_views_are_rejected(self):
         with pytest.raises(ValueError, match=r"With views=None.*single images.*barlow_twins\(image_size\)"):
             build(views=False).fit(images(), batch_size=4, verbose=0)
         with pytest.raises(ValueError, match=r"draws its views.*Create the model with views=None"):
@@ -461,11 +461,11 @@ class TestBadInput:
             (np.zeros((8, 8, 8, 1), "uint8"), "need RGB images"),
         ],
     )
-    def test_images_of_another_rank_or_without_colour(self, data, message):
+    def test_images_of_another_rank_or_with_one_channel_are_rejected(self, data, message):
         with pytest.raises(ValueError, match=message):
             build().fit(data, batch_size=4, verbose=0)
 
-    def test_an_encoder_that_is_not_built_or_gives_a_map(self):
+    def test_an_unbuilt_encoder_or_one_that_returns_a_map_is_rejected(self):
         with pytest.raises(ValueError, match=r"built keras.Model.*keras.Input"):
             kb.BarlowTwins(keras.Sequential([keras.layers.Flatten()]), kb.Projector((4,)))
         maps = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])

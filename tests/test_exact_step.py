@@ -1,4 +1,4 @@
-"""The step is that of one device on the global batch, whatever optimizer, penalty or last batch; or it is refused."""
+"""A step equals that of one device on the global batch for any optimizer, penalty and last batch, or is rejected."""
 
 import contextlib
 import inspect
@@ -18,7 +18,7 @@ SIZE, ROWS = 8, 16
 
 
 def images(rows=ROWS, seed=0):
-    """Later rows, and so later replicas, are brighter."""
+    """Random images that get brighter with the row, so that replicas get different data."""
     noise = np.random.default_rng(seed).integers(0, 128, (rows, SIZE, SIZE, 3))
     return (noise + np.linspace(0, 127, rows).reshape(-1, 1, 1, 1)).astype("uint8")
 
@@ -28,9 +28,9 @@ def pairs(rows=ROWS):
 
 
 def network(activity=None):
-    """An encoder without statistics of the batch: micro-batches change nothing at all.
+    """An encoder without batch statistics, for which micro-batches are exact.
 
-    Keras rounds the factor of a regularizer to float32, so all of them are powers of two.
+    Keras rounds the factor of a regularizer to float32, so all factors are powers of two.
     """
     chain = [
         keras.Input((SIZE, SIZE, 3)),
@@ -81,7 +81,7 @@ def assert_same(model, other, tolerance):
 
 @pytest.fixture
 def float64():
-    """Parity belongs in float64, where rounding cannot hide a wrong factor."""
+    """Runs the test in float64, where rounding cannot hide a wrong factor."""
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
     yield
@@ -100,7 +100,7 @@ OPTIMIZERS = {
 
 class TestOptimizers:
     @pytest.mark.parametrize("name", shared.few(OPTIMIZERS, "LARS and clipnorm"))
-    def test_replicas_take_the_step_of_one_device(self, name, strategy, float64):
+    def test_replicas_match_one_device(self, name, strategy, float64):
         data = dataset((pairs(),))
         single = build(OPTIMIZERS[name]())
         start = weights(single)
@@ -111,8 +111,8 @@ class TestOptimizers:
         assert_same(mirrored, single, 1e-10)
         assert max(np.abs(a - b).max() for a, b in zip(start, weights(single), strict=True)) > 1e-3
 
-    def test_clipping_under_a_loss_scale(self, strategy, float64):
-        """The thresholds are those of the unscaled gradient, on every replica."""
+    def test_clipping_with_a_loss_scale(self, strategy, float64):
+        """The thresholds apply to the unscaled gradient on every replica."""
 
         def optimizer():
             return keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0, global_clipnorm=0.01), 1024.0)
@@ -132,14 +132,14 @@ class TestOptimizers:
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
     )
-    def test_what_keras_cannot_do_on_replicas_is_refused_in_compile(self, arguments, remedy, strategy):
+    def test_compile_rejects_what_keras_does_not_support_on_replicas(self, arguments, remedy, strategy):
         build(keras.optimizers.SGD(0.1, **arguments)).fit(dataset((pairs(),)), verbose=0)
         for wrap in (lambda one: one, keras.optimizers.LossScaleOptimizer):
             with strategy.scope(), pytest.raises(ValueError, match=rf"on 4 replicas.*{remedy}"):
                 build(wrap(keras.optimizers.SGD(0.1, **arguments)))
 
     @pytest.mark.full
-    def test_constraints_hold_on_replicas(self, strategy, float64):
+    def test_constraints_apply_on_replicas(self, strategy, float64):
         def constrained():
             model = build(keras.optimizers.SGD(0.1))
             for weight in model.trainable_weights:
@@ -154,7 +154,7 @@ class TestOptimizers:
         assert_same(mirrored, single, 1e-10)
 
     def test_a_skipped_overflow_lowers_the_loss_scale(self):
-        """`skip_nonfinite` undid the lowering too, so that the run never came below the overflow."""
+        """`skip_nonfinite` used to undo the lower scale too, so the overflow repeated forever."""
         keras.config.set_dtype_policy("mixed_float16")
         runs = []
         for skip in (False, True):
@@ -166,7 +166,7 @@ class TestOptimizers:
         assert runs[0] == runs[1] and 0 < runs[0][0] < 40 and runs[0][1] < 2.0**40
         assert history["skipped"] == [0.0]
 
-    def test_a_bad_batch_under_a_loss_scale_is_still_left_out(self):
+    def test_a_nonfinite_batch_is_skipped_with_a_loss_scale(self):
         keras.config.set_dtype_policy("mixed_float16")
         data = np.stack([images().astype("float32")] * 3)
         data[1, 0] = np.nan
@@ -176,14 +176,14 @@ class TestOptimizers:
         assert model.fit(batches, verbose=0).history["skipped"] == [1.0]
         assert (int(model.optimizer.iterations), float(model.optimizer.dynamic_scale.numpy())) == (2, 2.0)
 
-    def test_a_loss_scale_that_falls_to_nothing_ends_the_run(self):
+    def test_a_vanishing_loss_scale_ends_the_run(self):
         optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1e-3), initial_scale=2.0**-20)
         with pytest.raises(FloatingPointError, match="The loss scale has fallen to"):
             build(optimizer).fit(dataset((pairs(),)), verbose=0)
 
 
 class MeanPenalty(layers.Layer):
-    """`add_loss` of a mean over the images."""
+    """Adds the mean square of its inputs to the loss with `add_loss`."""
 
     def call(self, x):
         self.add_loss(0.1 * keras.ops.mean(keras.ops.square(x)))
@@ -191,7 +191,7 @@ class MeanPenalty(layers.Layer):
 
 
 def summed_as_keras(x):
-    """The penalty that this version of Keras gives for `L2(2**-10)` on an activity."""
+    """Penalty of `activity_regularizer=L2(2**-10)` in this version of Keras."""
     total = 2**-10 * keras.ops.sum(keras.ops.square(x))
     return total if penalties._activities_are_summed() else total / x.shape[0]
 
@@ -211,8 +211,8 @@ class TestPenalties:
             *[("add_loss", 1, 1), ("activity", 1, 3), ("add_loss", 4, 1), ("activity", 4, 2)],
         ),
     )
-    def test_both_views_count_and_parts_add_up(self, kind, replicas, micro_batches, strategy, float64):
-        """The oracle: one tape over the whole batch, the penalty written out. 4 replicas share 14 rows unevenly."""
+    def test_penalties_of_views_and_micro_batches_add_up(self, kind, replicas, micro_batches, strategy, float64):
+        """The oracle is one tape over the whole batch with an explicit penalty. 4 replicas share 14 rows unevenly."""
         rows = 14
         view_a, view_b = pairs(rows)
         reference = build(keras.optimizers.SGD(0.01), lambda: penalized(kind))
@@ -255,15 +255,15 @@ class TestPenalties:
         model = build(keras.optimizers.SGD(0.01), lambda: penalized(kind), accumulation_steps=2)
         np.testing.assert_allclose(model.fit(data, verbose=0).history["loss"][0], exact, rtol=0.05)
 
-    def test_the_validation_loss_has_them_too(self, float64):
+    def test_the_validation_loss_includes_penalties(self, float64):
         plain = build("sgd").evaluate(dataset((pairs(),)), verbose=0, return_dict=True)
         model = build("sgd", lambda: penalized("activity"))
         logs = model.evaluate(dataset((pairs(),)), verbose=0, return_dict=True)
         of_a_view = [float(summed_as_keras(model.encoder.layers[1](model.encoder.layers[0](view)))) for view in pairs()]
         np.testing.assert_allclose(logs["loss"] - plain["loss"], sum(of_a_view), rtol=1e-6)
 
-    def test_a_slow_copy_is_not_penalized(self, float64):
-        """Its pass is not trained. The other view's is."""
+    def test_a_moving_average_copy_is_not_penalized(self, float64):
+        """Only the pass of view A is trained, so only its penalty counts."""
         plain, model = (
             build("sgd", lambda kind=kind: penalized(kind), moving_average=0.9) for kind in ("none", "activity")
         )
@@ -279,14 +279,14 @@ class TestMicroBatches:
             [(kind, rows) for kind in ("array", "dataset") for rows in (18, 19, 21)], ("array", 21), ("dataset", 19)
         ),
     )
-    def test_a_last_batch_that_is_too_small_is_refused_and_leaves_the_statistics_finite(self, rows, kind):
-        """8, 8, and 2, 3 or 5 images in 4 micro-batches: some would hold 0 or 1."""
+    def test_a_last_batch_that_is_too_small_is_rejected_and_leaves_the_statistics_finite(self, rows, kind):
+        """Batches of 8, 8, and 2, 3 or 5 images; some of the last 4 micro-batches would hold 0 or 1 image."""
         model = normalized(views=flips(), accumulation_steps=4)
         if kind == "array":
-            with pytest.raises(ValueError, match=r"at least 2 images.*Received: 4 micro-batches.*leave out the last"):
+            with pytest.raises(ValueError, match=r"at least 2 images.*Received: 4 micro-batches.*drop the last"):
                 model.fit(images(rows), batch_size=8, verbose=0)
             assert int(model.batch_count) == 0
-            # The remedy.
+            # The remedy that the error suggests.
             model.fit(images(rows)[: rows - rows % 8], batch_size=8, verbose=0)
         else:
             with pytest.raises(tf.errors.InvalidArgumentError, match=r"at least 2 images.*drop_remainder=True"):
@@ -305,7 +305,7 @@ class TestMicroBatches:
         assert_same(model, whole, 1e-10)
 
     @pytest.mark.parametrize("layer", shared.few(["RandomContrast", "RandomFlip", "RandAugment"], "RandomContrast"))
-    def test_layers_that_cannot_repeat_their_draws_are_refused(self, layer):
+    def test_layers_that_cannot_repeat_their_random_numbers_are_rejected(self, layer):
         made = {
             "RandomContrast": lambda: keras_cv.layers.RandomContrast((0, 255), 0.5),
             "RandomFlip": keras_cv.layers.RandomFlip,
@@ -317,12 +317,12 @@ class TestMicroBatches:
         build("sgd", views=views)
 
     @pytest.mark.parametrize("layer", shared.few(["RandomContrast", "RandomFlip", "RandAugment"], "RandomContrast"))
-    def test_the_layers_of_that_name_in_keras_can(self, layer):
+    def test_keras_layers_of_the_same_name_are_accepted(self, layer):
         arguments = {} if layer == "RandomFlip" else {"value_range": (0, 255)}
         arguments |= {"factor": 0.5} if layer == "RandomContrast" else {}
         made = getattr(layers, layer)(**arguments)
         views = kb.views.Views([made], [layers.RandomFlip()], seed=0)
-        # Keras 3.10 chooses the transforms of RandAugment with Python's random numbers.
+        # Keras 3.10 selects the transforms of RandAugment with Python's `random`.
         if "random.shuffle" in inspect.getsource(type(made)) or "random.sample" in inspect.getsource(type(made)):
             with pytest.raises(ValueError, match=r"RandAugment, which drew other numbers.*accumulation_steps=1"):
                 build("sgd", views=views, accumulation_steps=2)
@@ -332,8 +332,8 @@ class TestMicroBatches:
 
 class TestRandomNumbers:
     @pytest.mark.parametrize("arguments", [{}, {"gradient_accumulation_steps": 3}])
-    def test_every_batch_has_views_of_its_own(self, arguments):
-        """Keras' `iterations` stands still under gradient accumulation."""
+    def test_every_batch_gets_different_views(self, arguments):
+        """Keras does not advance `iterations` during gradient accumulation."""
         views = flips()
         drawn, draw = [], views.draw
         model = build(keras.optimizers.SGD(0.01, **arguments), views=views, compile_arguments={"run_eagerly": True})
@@ -342,25 +342,25 @@ class TestRandomNumbers:
         assert len({table.numpy().tobytes() for pair in drawn for table in pair}) == 12
         assert int(model.batch_count) == 6
 
-    def test_the_count_of_batches_is_saved_with_the_model(self, tmp_path):
+    def test_the_batch_count_is_saved_with_the_model(self, tmp_path):
         model = normalized(views=flips())
         model.fit(images(), batch_size=8, verbose=0)
         model.save(tmp_path / "model.keras")
         assert int(keras.models.load_model(tmp_path / "model.keras").batch_count) == 2
 
-    def test_no_two_of_many_views_share_a_key(self):
+    def test_many_views_have_distinct_keys(self):
         keys = [kb.randomness.view_key(7, step, view) for step in range(-2, 5) for view in range(6)]
         assert len({key.numpy().tobytes() for key in keys}) == len(keys)
-        # Two views a step are drawn as they have always been.
+        # The keys of the first two views per step are unchanged from earlier releases.
         np.testing.assert_array_equal(kb.randomness.view_key(7, 3, 1), [7, 7])
 
     @pytest.mark.parametrize("seed", [2**32, -(2**40), 0.5])
-    def test_seeds_that_could_share_a_key_are_refused(self, seed):
+    def test_seeds_that_could_share_a_key_are_rejected(self, seed):
         with pytest.raises(ValueError, match=r"between -2\^32 and 2\^32\. Received: seed="):
             kb.views.barlow_twins(SIZE, seed=seed)
 
 
-def test_a_predictor_that_is_not_synchronized_is_refused_on_uneven_rows(strategy):
+def test_an_unsynchronized_predictor_is_rejected_on_uneven_rows(strategy):
     with strategy.scope():
         model = build("sgd", predictor=kb.Projector((8, 8)))
     with pytest.raises(tf.errors.InvalidArgumentError, match="encoder, projector and predictor"):
@@ -370,7 +370,7 @@ def test_a_predictor_that_is_not_synchronized_is_refused_on_uneven_rows(strategy
     model.fit(dataset((pairs(10),), 10), verbose=0)
 
 
-def test_statistics_that_are_not_finite_end_the_run_though_the_loss_is():
+def test_nonfinite_statistics_end_the_run_even_with_a_finite_loss():
     model = normalized()
     model.encoder.get_layer("stem_normalization").moving_mean.assign(np.full(4, np.nan, "float32"))
     with pytest.raises(FloatingPointError, match=r"not finite after epoch 1: .*moving_mean.*discard these weights"):

@@ -17,7 +17,7 @@ def embeddings(rows, features, dtype="float32"):
     return [((shared + rng.normal(size=shared.shape)) * scale + 3).astype(dtype) for _ in range(2)]
 
 
-def test_oracle_gradient_is_the_finite_difference_of_the_oracle_value():
+def test_the_gradient_of_the_oracle_matches_finite_differences():
     z_a, z_b = embeddings(6, 4, "float64")
     gradients = oracles.barlow_twins_gradient(z_a, z_b, 0.5)
     for index, gradient in enumerate(gradients):
@@ -33,7 +33,7 @@ def test_oracle_gradient_is_the_finite_difference_of_the_oracle_value():
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-5), ("float64", 1e-12)])
-def test_value_and_gradient_agree_with_numpy(form, shape, dtype, tolerance):
+def test_value_and_gradient_match_numpy(form, shape, dtype, tolerance):
     z_a, z_b = embeddings(*shape, dtype)
     terms, *gradients = losses.BarlowTwinsLoss(0.3, form=form).value_and_gradient(z_a, z_b)
     np.testing.assert_allclose(
@@ -44,7 +44,7 @@ def test_value_and_gradient_agree_with_numpy(form, shape, dtype, tolerance):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_loss_is_differentiable_in_its_own_right(form):
+def test_the_loss_can_be_differentiated_by_a_tape(form):
     z_a, z_b = (tf.constant(z) for z in embeddings(6, 9))
     loss = losses.BarlowTwinsLoss(0.01, form=form)
     with tf.GradientTape() as tape:
@@ -58,7 +58,7 @@ def test_loss_is_differentiable_in_its_own_right(form):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_unknown_batch_size_and_xla_give_the_same_numbers(shape, jit_compile):
+def test_an_unknown_batch_size_and_xla_give_the_same_numbers(shape, jit_compile):
     z_a, z_b = embeddings(*shape)
     loss = losses.BarlowTwinsLoss(0.3)
     unknown = tf.TensorSpec((None, shape[1]))
@@ -69,7 +69,7 @@ def test_unknown_batch_size_and_xla_give_the_same_numbers(shape, jit_compile):
         np.testing.assert_allclose(got, expected, rtol=2e-5, atol=1e-5)
 
 
-def test_auto_builds_no_square_matrix_of_the_features_where_the_batch_form_is_cheaper():
+def test_auto_does_not_build_the_feature_matrix_where_the_batch_form_is_cheaper():
     loss = losses.BarlowTwinsLoss()
     spec = tf.TensorSpec((4, 64))
     graph = tf.function(loss.value_and_gradient, input_signature=[spec, spec]).get_concrete_function().graph
@@ -85,7 +85,7 @@ def test_auto_builds_no_square_matrix_of_the_features_where_the_batch_form_is_ch
         *[(5, {}), (8, {"normalization": "none"}), (5, {"temperature": 0.2})],
     ),
 )
-def test_the_cheap_forms_have_the_numbers_of_the_generic_gradient(strategy, rows, arguments):
+def test_the_cheap_forms_match_the_generic_gradient(strategy, rows, arguments):
     """`Loss.value_and_gradient` gathers all rows and differentiates `terms`; 5 rows leave one replica empty."""
     loss = losses.BarlowTwinsLoss(0.3, **arguments)
     batch = tf.data.Dataset.from_tensors(tuple(embeddings(rows, 6))).unbatch().batch(rows)
@@ -113,7 +113,7 @@ def test_the_cheap_forms_have_the_numbers_of_the_generic_gradient(strategy, rows
         *[(8, "auto"), (10, "feature"), (10, "batch"), (5, "feature"), (5, "batch")],
     ),
 )
-def test_replicas_have_the_value_of_the_global_batch_and_the_gradient_of_their_rows(strategy, rows, form):
+def test_replicas_get_the_value_of_the_global_batch_and_the_gradient_of_their_rows(strategy, rows, form):
     """10 rows on 4 replicas are 3, 3, 3 and 1; 5 rows leave one replica empty."""
     z_a, z_b = embeddings(rows, 6)
     loss = losses.BarlowTwinsLoss(0.3, form=form)
@@ -131,7 +131,7 @@ def test_replicas_have_the_value_of_the_global_batch_and_the_gradient_of_their_r
 
 
 @pytest.mark.parametrize("rows, features, reduced", [(64, 6, True), (8, 24, False)])
-def test_replicas_sum_the_matrix_or_gather_embeddings_whichever_is_cheaper(strategy, rows, features, reduced):
+def test_replicas_sum_the_matrix_or_gather_embeddings_by_cost(strategy, rows, features, reduced):
     z_a, z_b = embeddings(rows, features)
     loss = losses.BarlowTwinsLoss(0.3)
     data = tf.data.Dataset.from_tensors((z_a, z_b)).unbatch().batch(rows, drop_remainder=True)
@@ -158,7 +158,7 @@ def test_half_precision_is_computed_in_float32():
     np.testing.assert_allclose(terms["loss"], exact, rtol=1e-6)
 
 
-def test_a_dead_feature_costs_one_and_has_no_gradient_that_is_not_finite():
+def test_a_constant_feature_costs_one_and_has_a_finite_gradient():
     z = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
     z[:, 1] = 2.0
     terms, gradient, _ = losses.BarlowTwinsLoss().value_and_gradient(z, z)
@@ -166,7 +166,7 @@ def test_a_dead_feature_costs_one_and_has_no_gradient_that_is_not_finite():
     assert np.isfinite(gradient).all()
 
 
-def test_cross_correlation_is_the_correlation_of_numpy():
+def test_cross_correlation_matches_numpy():
     z_a, z_b = embeddings(50, 4)
     expected = np.corrcoef(z_a.T, z_b.T)[:4, 4:]
     np.testing.assert_allclose(losses.cross_correlation(z_a, z_b), expected, atol=1e-4)
@@ -201,7 +201,7 @@ def test_bad_embeddings(call, shape_a, shape_b, message):
 
 
 @pytest.mark.parametrize("form", ["feature", "batch"])
-def test_products_in_bfloat16_where_asked(form):
+def test_matmul_dtype_bfloat16_rounds_the_products(form):
     z_a, z_b = embeddings(64, 40)
     exact, rounded = (losses.BarlowTwinsLoss(0.1, form=form, matmul_dtype=dtype) for dtype in (None, "bfloat16"))
     (terms, *gradients), (near, *others) = (loss.value_and_gradient(z_a, z_b) for loss in (exact, rounded))
@@ -220,7 +220,7 @@ def test_config_round_trip():
 
 
 def ablated_by_autodiff(z_a, z_b, redundancy_weight, invariance_weight=1.0, normalization="batch", temperature=None):
-    """The loss of an ablation as its formula stands, in float64 by automatic differentiation."""
+    """Value and gradient of an ablation of the loss, from its formula by autodiff in float64."""
     z_a, z_b = tf.constant(z_a, "float64"), tf.constant(z_b, "float64")
     with tf.GradientTape() as tape:
         tape.watch([z_a, z_b])
@@ -252,7 +252,7 @@ ABLATIONS = [
 
 
 @pytest.mark.parametrize("arguments", shared.few(ABLATIONS, *ABLATIONS[1:4], ABLATIONS[5]))
-def test_ablations_agree_with_autodiff_on_one_and_on_four_replicas(strategy, arguments):
+def test_ablations_match_autodiff_on_one_and_on_four_replicas(strategy, arguments):
     z_a, z_b = embeddings(10, 6)
     expected_terms, expected = ablated_by_autodiff(z_a, z_b, **arguments)
     loss = losses.BarlowTwinsLoss(**arguments)
@@ -260,7 +260,7 @@ def test_ablations_agree_with_autodiff_on_one_and_on_four_replicas(strategy, arg
     terms, *gradients = loss.value_and_gradient(z_a, z_b)
     data = tf.data.Dataset.from_tensors((z_a, z_b)).unbatch().batch(10)
     batch = next(iter(strategy.experimental_distribute_dataset(data)))
-    # 3, 3, 3 and 1 rows.
+    # The replicas get 3, 3, 3 and 1 rows.
     parts = tf.function(lambda: strategy.run(loss.value_and_gradient, args=batch))()
     replicated_terms, *replicated = tf.nest.map_structure(strategy.experimental_local_results, parts)
     for name, term in zip(loss.log_names, expected_terms, strict=True):

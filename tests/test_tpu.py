@@ -1,4 +1,4 @@
-"""What can be held about TPUs without one: a step that XLA compiles to one static program, and the notebook."""
+"""What can be tested without a TPU: that XLA compiles the step to one static program, and the notebook."""
 
 import json
 import os
@@ -18,7 +18,7 @@ NOTEBOOK = pathlib.Path(__file__).parents[1] / "examples" / "notebooks" / "tpu.i
 
 @pytest.mark.full
 def test_the_whole_step_compiles_to_one_static_program():
-    """Views with every transform, both passes, loss, mixed precision and LARS: the recipe of the paper, made small."""
+    """The recipe of the paper at a small size: all transforms, both passes, loss, mixed precision and LARS."""
     recipe = kb.recipes.get("imagenet_resnet50")
     small = {"image_size": 16, "encoder": "resnet8", "projector": (16, 16), "batch_size": 16, "epochs": 2}
     recipe = recipe.changed(**small, encoder_options={"width": 4})
@@ -30,11 +30,11 @@ def test_the_whole_step_compiles_to_one_static_program():
     program = step.experimental_get_compiler_ir(images)(stage="hlo")
     operations = set(re.findall(r"= \S+ ([a-z-]+)\(", program))
     assert {"convolution", "dot", "gather", "conditional"} <= operations
-    # Calls to the host, to other devices or to kernels of one kind of hardware; dimensions with a bound and no size.
+    # No calls to the host, other devices or hardware-specific kernels, and no bounded dynamic dimensions.
     assert not operations & {"custom-call", "infeed", "outfeed", "send", "recv", "host-callback", "rng"}
     assert "<=" not in program
     before = [weight.numpy() for weight in model.trainable_weights]
-    # The rate warms up from 0.
+    # The learning rate is 0 in the first step.
     step(images)
     logs = step(images)
     assert all(np.isfinite(float(value)) for value in logs.values())

@@ -1,4 +1,4 @@
-"""What may be passed to `fit`, `evaluate`, `predict` and as validation data: used as Keras users expect, or refused."""
+"""Data for `fit`, `evaluate`, `predict` and validation works as Keras users expect, or is rejected."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ LABELS = np.arange(ROWS) % 2
 
 
 def build():
-    """A model as if it had just been made: the same one each time."""
+    """`new_model()`, from the models that tests share."""
     model = shared.model("training_data", new_model)
     keras.utils.set_random_seed(1)
     return model
@@ -56,7 +56,7 @@ def features_after(data, **arguments):
     return features_of(model)
 
 
-class TestWhatIsUsed:
+class TestAcceptedData:
     @pytest.mark.parametrize(
         "data",
         [
@@ -68,13 +68,13 @@ class TestWhatIsUsed:
         ],
         ids=["batches", "images", "dictionaries", "labeled", "dictionary of arrays"],
     )
-    def test_fit_takes_it(self, data):
+    def test_fit_accepts_it(self, data):
         model, data = build(), data()
         sizes = {} if isinstance(data, (kb.data.Batches, tf.data.Dataset)) else {"batch_size": 8}
         model.fit(data, epochs=2, verbose=0, **sizes)
         assert int(model.batch_count) == 4
 
-    def test_fit_on_images_is_fit_on_their_batches(self):
+    def test_fit_on_images_equals_fit_on_their_batches(self):
         first = features_after(collection(), batch_size=8, epochs=2)
         np.testing.assert_array_equal(first, features_after(collection().batches(8), epochs=2))
 
@@ -87,7 +87,7 @@ class TestWhatIsUsed:
         [collection, lambda: slices(images()), lambda: slices({"image": images(), "label": LABELS})],
         ids=["images", "dataset", "dictionaries"],
     )
-    def test_predict_and_evaluate_give_what_arrays_give(self, data):
+    def test_predict_and_evaluate_match_arrays(self, data):
         model = build()
         np.testing.assert_allclose(features_of(model, data()), features_of(model), rtol=1e-5, atol=1e-6)
         sizes = {"batch_size": 8} if isinstance(data(), kb.data.Images) else {}
@@ -109,7 +109,7 @@ class TestWhatIsUsed:
         values = [history.history["val_loss"][0] for history in histories]
         np.testing.assert_allclose(*values, rtol=1e-4)
 
-    def test_batches_as_validation_data_and_to_evaluate(self):
+    def test_batches_for_evaluate_and_as_validation_data(self):
         model = build()
         logs = model.evaluate(collection().batches(8), verbose=0, return_dict=True)
         assert model.fit(collection().batches(8), validation_data=collection().batches(8), verbose=0).history[
@@ -117,13 +117,13 @@ class TestWhatIsUsed:
         ]
         assert np.isfinite(logs["loss"])
 
-    def test_the_number_and_size_of_batches_may_be_repeated(self):
+    def test_batch_size_and_steps_may_repeat_those_of_the_batches(self):
         model = build()
         model.fit(collection().batches(8), batch_size=8, steps_per_epoch=2, verbose=0)
         assert int(model.batch_count) == 2
 
 
-REFUSED = {
+REJECTED = {
     "sample_weight": (images, {"sample_weight": np.zeros(ROWS)}, r"all images have equal weight.*sample_weight"),
     "class_weight": (images, {"y": LABELS, "class_weight": {0: 0.0}}, r"all images have equal weight.*class_weight"),
     "class_weight of Batches": (
@@ -159,7 +159,7 @@ REFUSED = {
     "channels first": (lambda: np.moveaxis(images(), -1, 1), {}, r"channels first. Use np.moveaxis\(images, 1, -1\)"),
     "bool": (lambda: images() > 9, {}, r"of dtype bool. Use images.astype"),
     "uint16": (lambda: images(dtype="uint16"), {}, r"of dtype uint16. Use \(images / 257\)"),
-    "text": (lambda: np.full((ROWS, SIZE, SIZE, 3), "a"), {}, "Images must be uint8, or floats"),
+    "text": (lambda: np.full((ROWS, SIZE, SIZE, 3), "a"), {}, "Images must be uint8 or float on 0 to 255"),
     "a dictionary without images": (lambda: slices({"picture": images()}), {}, r"the key \"image\".*'picture'.*map"),
     "unknown rank": (lambda: slices(images()).map(lambda x: _forget(x, None)), {}, r"unknown.*tf.ensure_shape"),
     "unknown channels": (
@@ -175,16 +175,16 @@ def _forget(x, shape):
     return tf.ensure_shape(tf.py_function(lambda y: y, [x], x.dtype), shape)
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused_before_training(name):
-    data, arguments, message = REFUSED[name]
+@pytest.mark.parametrize("name", REJECTED)
+def test_bad_data_is_rejected_before_training(name):
+    data, arguments, message = REJECTED[name]
     model = build()
     with pytest.raises(ValueError, match=message):
         model.fit(data(), verbose=0, **arguments)
     assert int(model.batch_count) == 0
 
 
-def test_remedies_that_errors_name():
+def test_the_remedies_in_the_errors_work():
     model = build()
     dataset = slices(images()).map(lambda x: _forget(x, None))
     model.fit(dataset.map(lambda x: tf.ensure_shape(x, (None, 8, 8, 3))), verbose=0)
@@ -197,13 +197,13 @@ def test_remedies_that_errors_name():
     model.fit(collection().take(range(8)).batches(8), verbose=0)
 
 
-def test_shuffled_batches_are_not_predicted():
+def test_predict_rejects_shuffled_batches():
     with pytest.raises(ValueError, match=r"returns one row per image, in order.*predict\(images\)"):
         build().predict(collection().batches(8))
 
 
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
-def test_views_of_another_size_than_the_encoder_takes(accumulation_steps):
+def test_views_that_do_not_fit_the_encoder_are_rejected(accumulation_steps):
     model = new_model(kb.views.barlow_twins(6, seed=0), accumulation_steps=accumulation_steps)
     with pytest.raises(ValueError, match=r"\(8, 8, 3\)\. Received: views of shape \(6, 6, 3\).*image_size=8"):
         model.fit(images(), batch_size=8, verbose=0)
