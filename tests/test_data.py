@@ -284,7 +284,7 @@ def test_npz(tmp_path):
         ({"images": np.zeros((8, 8), "uint8")}, r"shape \(8, 8\)"),
         ({"images": np.zeros((4, 8, 8, 3), "uint8"), "labels": np.arange(3)}, "must have a label.*3 labels for 4 rows"),
         ({"images": np.zeros((4, 8, 8, 3), "uint8"), "labels": np.array(list("abcd"))}, "must be class numbers"),
-        ({"images": np.zeros((4, 8, 8, 3), "uint8"), "labels": 2 * np.eye(4, dtype=int)}, "-1 where it does not count"),
+        ({"images": np.zeros((4, 8, 8, 3), "uint8"), "labels": 2 * np.eye(4, dtype=int)}, "-1 to be ignored"),
         ({"images": np.zeros((1, 8, 8, 3), "uint8")}, "at least 2 images.*Received: 1"),
     ],
 )

@@ -226,7 +226,7 @@ def test_bad_input_before_any_training(encoder):
             run(encoder, unlabeled, test)
         with pytest.raises(ValueError, match=r"needs labels. Received: none for `test`"):
             run(encoder, train, None)
-        with pytest.raises(ValueError, match=r"same classes. Received: labels \[.*3.*\] of the test images"):
+        with pytest.raises(ValueError, match=r"same classes. Received: labels \[.*3.*\] of test images"):
             run(encoder, train, labeled_images(classes=5))
     with pytest.raises(ValueError, match=r"keep at least one image.*fraction=0.01 of 8 images of class 0"):
         evaluation.fine_tune(encoder, train, test, fraction=0.01)

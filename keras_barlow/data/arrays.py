@@ -83,7 +83,7 @@ def _checked_array(array):
         )
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
         raise ValueError(
-            "Images must be uint8, or floats on 0..255. "
+            "Images must be uint8 or float on 0..255. "
             f"Received: images of dtype {array.dtype}. Scale and convert them: "
             "(images / 257).astype('float32') for uint16, (images * 255.0).astype('uint8') for bool, "
             "images.astype('uint8') for other integers on 0..255, images.astype('float32') for bfloat16."

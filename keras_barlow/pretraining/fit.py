@@ -103,7 +103,7 @@ def _checkpoints_of(all_callbacks, x):
     found = [one for one in all_callbacks if isinstance(one, callbacks.Checkpoints)]
     if len(found) > 1:
         raise ValueError(
-            f"`fit` takes one Checkpoints callback. Received: {len(found)}, for the folders "
+            f"`fit` takes one Checkpoints callback. Received: {len(found)} Checkpoints, for the folders "
             f"{', '.join(str(one.folder) for one in found)}. Keep one of them."
         )
     backups = any(isinstance(one, keras.callbacks.BackupAndRestore) for one in all_callbacks)
