@@ -27,10 +27,12 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     assert all(cell.outputs == [] for cell in code)
     cells = []
     for cell in code:
+        # Fewer pieces of each photograph.
+        cell.source = cell.source.replace("200)", "48)")
         if "install" not in cell.metadata.get("tags", []):
             cells.append(cell)
         if "parameters" in cell.metadata.get("tags", []):
-            cells.append(nbformat.v4.new_code_cell("EPOCHS, IMAGE_SIZE = 2, 32"))
+            cells.append(nbformat.v4.new_code_cell("EPOCHS, IMAGE_SIZE, BATCH_SIZE = 2, 32, 32"))
         if "model.fit" in cell.source:
             # Run again, as after a disconnect: nothing is left to train, and the history is that of the whole run.
             cells.append(nbformat.v4.new_code_cell(cell.source + "\nassert history.epoch == list(range(EPOCHS))"))
@@ -40,7 +42,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     outputs = [output for cell in nbformat.read(tmp_path / "out.ipynb", as_version=4).cells for output in cell.outputs]
     printed = "".join(output.get("text", "") for output in outputs)
-    for text in ("400 images", "Epoch 2/2", "(8, 64)", "trained with Barlow Twins", "nearly the same"):
+    for text in ("96 images", "Epoch 2/2", "(8, 64)", "trained with Barlow Twins", "nearly the same"):
         assert text in printed
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
     for name in ("views", "loss", "neighbors", "map"):
