@@ -165,6 +165,8 @@ def test_a_seed_sets_the_weights_and_leaves_the_random_states_of_the_process():
     recipe = small(kb.recipes.get("digits"), batch_size=4)
     keras.utils.set_random_seed(7)
     expected = draws()
+    # Keras 3.10 and 3.11 keep their own generator when the seed is set again.
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(7)
     model = recipe.build(8, seed=3)
     assert draws() == expected
