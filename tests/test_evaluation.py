@@ -234,7 +234,7 @@ def test_bad_input_before_any_training(encoder):
         evaluation.fine_tune(encoder, train, test, fraction=0)
     several = kb.data.ArrayImages(train.array, np.eye(3, dtype="int64")[train.labels])
     for run in (evaluation.linear_probe, evaluation.fine_tune):
-        with pytest.raises(ValueError, match=r"one label for each image. Received: .* \(24, 3\) for `train`"):
+        with pytest.raises(ValueError, match=r"one label per image. Received: .* \(24, 3\) for `train`"):
             run(encoder, several, several)
     check = functools.partial(evaluation.input_checks.checked_images, several=True)
     check(several, several)
