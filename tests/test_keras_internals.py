@@ -29,7 +29,7 @@ class Doubled(keras.layers.Layer):
 
 
 class OtherReLU(keras.layers.ReLU):
-    """A class without state of its own."""
+    """A class without additional state."""
 
     def call(self, inputs):
         return inputs + 1.0

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_barlow import distribution, image_scale, keras_internals
+from keras_barlow import distribution, image_scale, keras_internals, losses
 
 _ONE_IMAGE = "A batch of 1 image cannot be used: the loss compares the images of a batch, so a batch needs at least 2. "
 
@@ -16,9 +16,9 @@ def image_shape(encoder):
     return tuple(getattr(encoder, "input_shape", None) or (None,) * 4)[1:]
 
 
-def checked_loss(loss, base):
+def checked_loss(loss):
     """The loss, if it is one of `losses`."""
-    if not isinstance(loss, base):
+    if not isinstance(loss, losses.Loss):
         raise ValueError(
             "`loss` must be a keras_barlow.losses.Loss, which has the terms and the exact gradient of the whole batch. "
             f"Received: loss={loss!r}. Derive yours from keras_barlow.losses.Loss and define `terms`."

@@ -91,7 +91,7 @@ def _as_list(callbacks):
         return tf.nest.flatten(callbacks or [])
     if type(callbacks) is not keras.callbacks.CallbackList:
         raise ValueError(
-            "`fit` adds callbacks of its own, so it cannot keep a subclass of CallbackList. "
+            "`fit` adds its own callbacks, so it cannot keep a subclass of CallbackList. "
             f"Received: callbacks={type(callbacks).__name__}. Pass a list of callbacks."
         )
     # `fit` creates a new progress bar.

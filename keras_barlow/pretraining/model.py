@@ -6,7 +6,7 @@ import inspect
 import keras
 import tensorflow as tf
 
-from keras_barlow import distribution, image_scale, keras_internals, losses, networks
+from keras_barlow import distribution, image_scale, keras_internals, networks
 from keras_barlow.pretraining import arguments, batch_views, checks, fit, penalties, tensorflow_step
 
 # Validation draws its views from this step of the table, one that training never takes.
@@ -61,7 +61,7 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ker
         self.encoder = encoder = networks.checked_encoder(encoder)
         self.projector, self.embedding_shape = networks.built(projector, encoder.output_shape, "projector")
         self.views = views
-        self.loss = checks.checked_loss(loss, losses.Loss)
+        self.loss = checks.checked_loss(loss)
         if accumulation_steps < 1:
             raise ValueError(
                 f"`accumulation_steps` must be at least 1. Received: accumulation_steps={accumulation_steps}"

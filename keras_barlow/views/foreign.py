@@ -1,4 +1,4 @@
-"""Calls image layers from Keras, keras-cv and users in place of this library's transforms."""
+"""Calls image layers of Keras, keras-cv and users, which can replace this library's transforms."""
 
 import inspect
 
