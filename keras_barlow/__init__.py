@@ -24,12 +24,18 @@ from keras_barlow import (
 )
 from keras_barlow.export import load_encoder
 from keras_barlow.layers import Projector
-from keras_barlow.methods import BarlowTwins
+from keras_barlow.methods import BYOL, BarlowTwins, MoCo, SimCLR, SimSiam, SwAV, VICReg
 from keras_barlow.version import __version__
 
 __all__ = [
+    "BYOL",
     "BarlowTwins",
+    "MoCo",
     "Projector",
+    "SimCLR",
+    "SimSiam",
+    "SwAV",
+    "VICReg",
     "__version__",
     "augmentations",
     "callbacks",

@@ -130,6 +130,16 @@ def checked_predictor(predictor, embedding_shape):
     return predictor
 
 
+def required_predictor(predictor, embedding_shape):
+    """Does the same as `checked_predictor`, for a method that needs one."""
+    if predictor is None:
+        raise ValueError(
+            "The method needs a predictor, a layer from embeddings to embeddings of the same width. Received: "
+            f"predictor=None. Pass predictor=Projector((hidden, {embedding_shape[-1]}))."
+        )
+    return checked_predictor(predictor, embedding_shape)
+
+
 def copied(network, input_shape):
     """Copies a network.
 

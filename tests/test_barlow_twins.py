@@ -428,12 +428,12 @@ class TestBadInput:
     @pytest.mark.parametrize("rows, batch_size", [(1, 4), (5, 4), (4, 1), (33, None)])
     def test_a_last_batch_of_one_image_is_rejected_before_training(self, call, rows, batch_size):
         model = build()
-        with pytest.raises(ValueError, match=r"A batch of 1 image.*Received"):
+        with pytest.raises(ValueError, match=r"A batch needs at least 2 images.*Received"):
             getattr(model, call)(images(rows), batch_size=batch_size, verbose=0)
         assert int(model.optimizer.iterations) == 0
 
     def test_a_dataset_of_batches_of_one_image_is_rejected(self):
-        with pytest.raises(ValueError, match=r"A batch of 1 image.*Received"):
+        with pytest.raises(ValueError, match=r"A batch needs at least 2 images.*Received"):
             build().fit(tf.data.Dataset.from_tensor_slices(images()).batch(1, drop_remainder=True), verbose=0)
         with pytest.raises(tf.errors.InvalidArgumentError, match="drop_remainder=True"):
             build().fit(tf.data.Dataset.from_tensor_slices(images(5)).batch(4), verbose=0)

@@ -46,8 +46,8 @@ class Method(kb.pretraining.JointEmbedding):
         target = self.projector(self.slow(views[1], training=training), training=training)
         return *(self.project(view, training=training) for view in views), ops.stop_gradient(target)
 
-    def after_step(self):
-        momentum.follow(self.slow, self.encoder, 0.9)
+    def after_step(self, embeddings):
+        momentum.follow([self.slow], [self.encoder], 0.9)
 
 
 def build(**arguments):

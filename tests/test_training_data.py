@@ -123,6 +123,8 @@ class TestAcceptedData:
         assert int(model.batch_count) == 2
 
 
+_TOO_SMALL = "A batch needs at least 2 images"
+
 REJECTED = {
     "sample_weight": (images, {"sample_weight": np.zeros(ROWS)}, r"all images have equal weight.*sample_weight"),
     "class_weight": (images, {"y": LABELS, "class_weight": {0: 0.0}}, r"all images have equal weight.*class_weight"),
@@ -147,14 +149,22 @@ REJECTED = {
     "shuffle of Batches": (lambda: collection().batches(8), {"shuffle": False}, r"shuffled with their own seed"),
     "validation_split of Batches": (lambda: collection().batches(8), {"validation_split": 0.5}, "cannot be split"),
     "validation_split of images": (collection, {"validation_split": 0.5}, "own test split"),
-    "one validation image": (images, {"validation_data": (images(1),)}, "A batch of 1 image"),
-    "17 validation images": (images, {"batch_size": 16, "validation_data": (images(17),)}, "A batch of 1 image"),
+    "one validation image": (images, {"validation_data": (images(1),)}, _TOO_SMALL),
+    "17 validation images": (
+        images,
+        {"batch_size": 16, "validation_data": (images(17),)},
+        _TOO_SMALL,
+    ),
     "17 validation images of a collection": (
         images,
         {"batch_size": 16, "validation_data": kb.data.ArrayImages(images(17))},
-        "of 1 image",
+        _TOO_SMALL,
     ),
-    "a split of one validation image": (images, {"validation_split": 1 / 16, "batch_size": 5}, "A batch of 1 image"),
+    "a split of one validation image": (
+        images,
+        {"validation_split": 1 / 16, "batch_size": 5},
+        _TOO_SMALL,
+    ),
     "validation images of another rank": (images, {"validation_data": (images()[0],)}, "shape .batch, height"),
     "channels first": (lambda: np.moveaxis(images(), -1, 1), {}, r"channels first. Use np.moveaxis\(images, 1, -1\)"),
     "bool": (lambda: images() > 9, {}, r"of dtype bool. Use images.astype"),

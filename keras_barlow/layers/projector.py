@@ -12,8 +12,8 @@ from keras_barlow.layers.normalization import BatchNormalization
 class Projector(keras.layers.Layer):
     """A multilayer perceptron with batch normalization and ReLU between its linear layers.
 
-    The last layer is only linear, because the loss standardizes the embeddings itself (the "BN without scale and shift"
-    of the reference code).
+    The last layer is only linear by default, because the loss of Barlow Twins standardizes the embeddings itself (the
+    "BN without scale and shift" of the reference code).
 
     Args:
         widths: Output width of each linear layer. The last width is D, the size of the embeddings. The paper uses
@@ -21,6 +21,7 @@ class Projector(keras.layers.Layer):
         use_bias: Whether the linear layers have biases. The paper uses none.
         use_batch_norm: Whether to normalize after each layer but the last.
         synchronized: Whether batch normalization uses the moments of all replicas.
+        output_batch_norm: Whether to normalize the output, without scale and shift. SimSiam needs it.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -40,7 +41,15 @@ class Projector(keras.layers.Layer):
     TensorShape([8, 256])
     """
 
-    def __init__(self, widths=(8192, 8192, 8192), use_bias=False, use_batch_norm=True, synchronized=False, **kwargs):
+    def __init__(
+        self,
+        widths=(8192, 8192, 8192),
+        use_bias=False,
+        use_batch_norm=True,
+        synchronized=False,
+        output_batch_norm=False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         widths = widths if isinstance(widths, (tuple, list)) else (widths,)
         integers = all(isinstance(width, numbers.Integral) and not isinstance(width, bool) for width in widths)
@@ -50,6 +59,7 @@ class Projector(keras.layers.Layer):
         self.use_bias = use_bias
         self.use_batch_norm = use_batch_norm
         self.synchronized = synchronized
+        self.output_batch_norm = output_batch_norm
         self._chain = []
         for index, width in enumerate(self.widths, start=1):
             self._chain.append(
@@ -70,6 +80,9 @@ class Projector(keras.layers.Layer):
                         )
                     )
                 self._chain.append(layers.ReLU(dtype=self.dtype_policy, name=f"relu{index}"))
+        if output_batch_norm:
+            options = {"center": False, "scale": False, "synchronized": synchronized}
+            self._chain.append(BatchNormalization(**options, dtype=self.dtype_policy, name="output_normalization"))
 
     def build(self, input_shape):
         for layer in self._chain:
@@ -92,4 +105,5 @@ class Projector(keras.layers.Layer):
             "use_bias": self.use_bias,
             "use_batch_norm": self.use_batch_norm,
             "synchronized": self.synchronized,
+            "output_batch_norm": self.output_batch_norm,
         }

@@ -16,6 +16,9 @@ class Loss:
     terms in `log_names`. It never mentions devices: `value_and_gradient` gathers the rows of all replicas and
     differentiates `terms` on each of them. A subclass may override it with a cheaper form of the same numbers.
 
+    A loss may take tensors besides the embeddings, such as a queue. They are keyword arguments of `terms`, equal on
+    every replica, and get no gradient (`JointEmbedding.constants`).
+
     Attributes:
         log_names: Names of the terms, `"loss"` first. They become the logs of `fit`.
 
@@ -32,18 +35,19 @@ class Loss:
 
     log_names = ("loss",)
 
-    def terms(self, *z):
+    def terms(self, *z, **constants):
         """The terms of the loss.
 
         Args:
             *z: Float tensors `(N, D)`: the embeddings of the whole batch, one tensor per view.
+            **constants: Further tensors, which get no gradient. Most losses take none.
 
         Returns:
             Dictionary of scalars with the keys `log_names`. `"loss"` is what is minimized.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `terms(*z)`.")
 
-    def value_and_gradient(self, *z, total_rows=None):
+    def value_and_gradient(self, *z, total_rows=None, **constants):
         """The terms of the global batch, and the exact gradient with respect to this replica's rows.
 
         Under a strategy, inside `strategy.run`, the terms are the same on every replica. The gradients of the weights
@@ -54,6 +58,7 @@ class Loss:
             *z: Float tensors `(n, D)`: the embeddings of this replica's rows, one tensor per view.
             total_rows: Number of rows of the global batch as a Python integer, the same on every replica; None if
                 unknown. A loss may choose a cheaper computation with it.
+            **constants: Tensors for `terms`, equal on every replica.
 
         Returns:
             The tuple `(terms, *gradients)`: a dictionary of scalars, and one gradient per tensor of `z`, of its shape,
@@ -67,15 +72,16 @@ class Loss:
             every_row = [distribution.gather_rows(embeddings) for embeddings in z]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(every_row)
-            terms = self.terms(*every_row)
+            terms = self.terms(*every_row, **constants)
         gradients = tape.gradient(terms["loss"], every_row, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return terms, *(gradient[first : first + count] for gradient in gradients)
 
-    def __call__(self, *z):
+    def __call__(self, *z, **constants):
         """The loss as a scalar that can be differentiated once.
 
         Args:
-            *z: As for `value_and_gradient`.
+            *z: Float tensors `(n, D)`: the embeddings of this replica's rows, one tensor per view.
+            **constants: Tensors for `terms`, equal on every replica.
 
         Returns:
             A scalar.
@@ -83,7 +89,7 @@ class Loss:
 
         @ops.custom_gradient
         def loss(*z):
-            terms, *gradients = self.value_and_gradient(*z)
+            terms, *gradients = self.value_and_gradient(*z, **constants)
 
             def gradient(*arguments, upstream=None):
                 # JAX and TensorFlow pass the upstream gradient positionally, PyTorch by name.

@@ -121,6 +121,34 @@ def squared_norm_by_features(a, b, all_a, all_b, matmul_dtype=None):
     return share, *through_matrix(correlation, a, b, count, matmul_dtype)
 
 
+def squared_norm_of_product(a, b):
+    """`||a^T b||_F^2` of all rows, from the smaller matrices: `a^T b`, or `a a^T` and `b b^T`.
+
+    Args:
+        a: Float tensor `(N, D)`.
+        b: Float tensor `(N, D)`.
+
+    Returns:
+        A scalar.
+
+    Example:
+
+    >>> a = ops.array([[1.0, 2.0, 3.0]])
+    >>> float(squared_norm_of_product(a, a))
+    196.0
+    """
+
+    def by_rows():
+        gram = ops.matmul(a, ops.transpose(a))
+        return ops.sum(gram * (gram if b is a else ops.matmul(b, ops.transpose(b))))
+
+    def by_features():
+        return ops.sum(ops.square(ops.matmul(ops.transpose(a), b)))
+
+    # Under a strategy, the number of rows is known only when the step runs.
+    return ops.cond(ops.shape(a)[0] < a.shape[1], by_rows, by_features)
+
+
 def through_matrix(slope, a, b, count, matmul_dtype=None):
     """Carries a gradient from `C = a^T b / N` back to `a` and `b`: `da = b (dL/dC)^T / N`, `db = a (dL/dC) / N`.
 

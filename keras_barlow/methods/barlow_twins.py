@@ -49,6 +49,8 @@ class BarlowTwins(JointEmbedding):
         Zbontar et al.: Barlow Twins, ICML 2021, https://arxiv.org/abs/2103.03230
     """
 
+    default_loss = losses.BarlowTwinsLoss
+
     def __init__(
         self,
         encoder,
@@ -62,7 +64,6 @@ class BarlowTwins(JointEmbedding):
         moving_average=None,
         **kwargs,
     ):
-        loss = losses.BarlowTwinsLoss() if loss is None else loss
         super().__init__(encoder, projector, views, loss, accumulation_steps, skip_nonfinite, **kwargs)
         self.predictor = networks.checked_predictor(predictor, self.embedding_shape)
         self.stop_gradient = stop_gradient
@@ -70,22 +71,18 @@ class BarlowTwins(JointEmbedding):
         self.target = None
         if moving_average is not None:
             momentum.checked_momentum(moving_average, "moving_average")
-            shapes = self.encoder.input_shape, self.encoder.output_shape
-            self.target = [momentum.slow_copy(*pair) for pair in zip((encoder, projector), shapes, strict=True)]
+            self.target = momentum.slow_copies(self.encoder, self.projector)
 
     def embeddings(self, views, training):
         view_a, view_b = views
         z_a = self.project(view_a, training=training)
         if self.predictor is not None:
             z_a = self.forward(self.predictor, z_a, training=training)
-        if self.target is None:
-            z_b = self.project(view_b, training=training)
-            return z_a, ops.stop_gradient(z_b) if self.stop_gradient else z_b
-        encoder, projector = self.target
-        z_b = projector(encoder(view_b, training=training), training=training)
-        return z_a, ops.stop_gradient(z_b)
-
-    def after_step(self):
         if self.target is not None:
-            for slow, network in zip(self.target, (self.encoder, self.projector), strict=True):
-                momentum.follow(slow, network, self.moving_average)
+            return z_a, momentum.project(self.target, view_b, training)
+        z_b = self.project(view_b, training=training)
+        return z_a, ops.stop_gradient(z_b) if self.stop_gradient else z_b
+
+    def after_step(self, embeddings):
+        if self.target is not None:
+            momentum.follow(self.target, (self.encoder, self.projector), self.moving_average)

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_barlow import data, image_scale
-from keras_barlow.pretraining import batch_views, checks
+from keras_barlow.pretraining import batch_sizes, batch_views, checks
 
 _DEFAULT_BATCH = 32
 
@@ -29,7 +29,7 @@ def fit_arguments(model, arguments):
     if isinstance(x, data.Images):
         _refuse(arguments, "validation_split", "Collections of images have their own test split.", _VALIDATION)
         shuffle = arguments.pop("shuffle", True)
-        arguments["x"] = x.batches(batch_size or _DEFAULT_BATCH) if shuffle else _in_order(x, batch_size)
+        arguments["x"] = x.batches(batch_size or _DEFAULT_BATCH) if shuffle else _in_order(model, x, batch_size)
         arguments["batch_size"] = None
     elif isinstance(x, data.Batches):
         _check_batches(x, arguments)
@@ -64,7 +64,7 @@ def evaluate_arguments(model, arguments):
     )
     x, batch_size = arguments["x"], arguments.get("batch_size")
     if isinstance(x, (data.Images, data.Batches)):
-        arguments["x"], arguments["batch_size"] = _evaluated(x, batch_size), None
+        arguments["x"], arguments["batch_size"] = _evaluated(model, x, batch_size), None
     elif isinstance(x, tf.data.Dataset):
         arguments["x"] = _checked_dataset(model, x)
     else:
@@ -133,7 +133,7 @@ def _validation(model, x, batch_size):
     if isinstance(x, (tuple, list)) and len(x) and isinstance(x[0], (data.Images, data.Batches)):
         x = x[0]
     if isinstance(x, (data.Images, data.Batches)):
-        return _evaluated(x, batch_size)
+        return _evaluated(model, x, batch_size)
     if isinstance(x, tf.data.Dataset):
         return _checked_dataset(model, x)
     if isinstance(x, (tuple, list)) and len(x) > 2 and x[2] is not None:
@@ -145,7 +145,7 @@ def _validation(model, x, batch_size):
     return x
 
 
-def _evaluated(x, batch_size):
+def _evaluated(model, x, batch_size):
     if isinstance(x, data.Batches):
         if batch_size not in (None, x.batch_size):
             raise ValueError(
@@ -153,12 +153,12 @@ def _evaluated(x, batch_size):
                 "images themselves, or leave it out."
             )
         return x.epoch(0)
-    return _in_order(x, batch_size)
+    return _in_order(model, x, batch_size)
 
 
-def _in_order(images, batch_size):
+def _in_order(model, images, batch_size):
     batch_size = batch_size or _DEFAULT_BATCH
-    checks.check_rows(len(images), batch_size)
+    batch_sizes.check_rows(len(images), batch_size, model, training=False)
     return images.in_order(batch_size)
 
 
@@ -175,7 +175,7 @@ def _check_array(model, x, batch_size, validation_split=0.0, steps_per_epoch=Non
     _check_images(model, x)
     image_scale.warn_about_scale(image_scale.first_images(x))
     if steps_per_epoch is None:
-        checks.check_last_batch(x, batch_size, validation_split, model if training else None)
+        batch_sizes.check_last_batch(x, batch_size, validation_split, model, training)
 
 
 def _check_images(model, x):

@@ -4,7 +4,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_barlow import views as view_policies
-from keras_barlow.pretraining import checks, tensorflow_step
+from keras_barlow.pretraining import batch_sizes, checks, tensorflow_step
 
 
 def images_of(x, views, encoder):
@@ -24,7 +24,7 @@ def images_of(x, views, encoder):
     return checks.checked_images(x, encoder, crops=getattr(views, "takes_crops", False))
 
 
-def draw(data, views, encoder, step):
+def draw(data, views, encoder, step, limits):
     """The views of a batch: drawn from its images, or the pair that it holds.
 
     Args:
@@ -32,22 +32,24 @@ def draw(data, views, encoder, step):
         views: Layer that draws the views, or None.
         encoder: Built `keras.Model`.
         step: Scalar integer: which row of the table of random numbers to take.
+        limits: `batch_sizes.RowLimits` of the method.
 
     Returns:
         Tuple of float tensors `(batch, height, width, channels)`.
 
     Raises:
-        ValueError: If the batch has another structure, or the views another size than the encoder takes.
+        ValueError: If the batch has another structure or too few images, or the views another size than the encoder
+            takes.
     """
     x = checks.unpacked_images(data)
     if views is None:
         drawn = _checked(checks.checked_pair(x, encoder), encoder)
     else:
         drawn = _checked(view_policies.drawn(views, images_of(x, views, encoder), step), encoder)
-    return checks.checked_rows(drawn[0]), *drawn[1:]
+    return batch_sizes.checked_rows(drawn[0], limits), *drawn[1:]
 
 
-def micro_batches(data, views, encoder, step, count, networks):
+def micro_batches(data, views, encoder, step, limits, count, networks):
     """Splits a batch into micro-batches, whose views are computed only when they are asked for.
 
     Args:
@@ -55,6 +57,7 @@ def micro_batches(data, views, encoder, step, count, networks):
         views: See `draw`.
         encoder: See `draw`.
         step: See `draw`.
+        limits: See `draw`.
         count: Number of micro-batches.
         networks: List of the networks that the step calls in training mode.
 
@@ -78,8 +81,8 @@ def micro_batches(data, views, encoder, step, count, networks):
             crops, tables = rows[: len(images)], rows[len(images) :]
             return _checked(views.apply(crops if len(crops) > 1 else crops[0], tables), encoder)
 
-    tensors = [checks.checked_rows(tensors[0]), *tensors[1:]]
-    tensors = checks.checked_micro_batches(tensors, count, networks)
+    tensors = [batch_sizes.checked_rows(tensors[0], limits), *tensors[1:]]
+    tensors = batch_sizes.checked_micro_batches(tensors, count, networks)
     return tensorflow_step.micro_batches(tensors, count, views_of)
 
 

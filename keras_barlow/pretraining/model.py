@@ -7,17 +7,28 @@ import keras
 import tensorflow as tf
 
 from keras_barlow import distribution, image_scale, keras_internals, networks
-from keras_barlow.pretraining import arguments, batch_views, checks, fit, penalties, tensorflow_step
+from keras_barlow.pretraining import (
+    arguments,
+    batch_sizes,
+    batch_views,
+    checks,
+    fit,
+    penalties,
+    step_logs,
+    tensorflow_step,
+)
+from keras_barlow.pretraining.constructor_config import ConstructorConfig
 
 # Validation draws its views from this step of the table, one that training never takes.
 _VALIDATION_STEP = -1
 
 
-class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, keras.Model):
+class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ConstructorConfig, keras.Model):
     """Base class of methods that compare the embeddings of several views of an image.
 
-    A method defines `embeddings`, and `after_step` if it has momentum copies or queues; see `methods`. It inherits an
-    exact training step on any number of replicas and micro-batches, resume, checks and export.
+    A method defines `default_loss` and `embeddings`, and if it has momentum copies or queues, `after_step` and
+    `constants`; see `methods`. It inherits an exact training step on any number of replicas and micro-batches, resume,
+    checks and export.
 
     `fit` trains encoder and projector on random views of each image; labels in the data never reach the loss.
     `model(images)` and `predict` return the encoder's representation, `project` the embedding. `evaluate` returns the
@@ -32,7 +43,7 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ker
         projector: Keras layer or model from features to embeddings `(batch, D)`, such as `Projector(widths)`.
         views: Layer that returns the views of a batch of images, such as `views.barlow_twins(...)` or
             `views.Views(...)`. None if the data holds pairs of views already.
-        loss: `losses.Loss` of the embeddings.
+        loss: `losses.Loss` of the embeddings; None for the method's own with its defaults.
         accumulation_steps: Number of micro-batches, K. A batch is trained in K parts, one at a time in memory, with
             exactly the loss and the gradient of the whole batch, at the cost of a second forward pass. Batch
             normalization uses the moments of each micro-batch; a network without it is trained as if K were 1.
@@ -42,6 +53,7 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ker
         **kwargs: Arguments of `keras.Model`.
 
     Attributes:
+        default_loss: Class of the loss of the method.
         embedding_shape: `(None, D)`.
 
     Call arguments:
@@ -55,12 +67,15 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ker
         ValueError: If the encoder is not built, its features are not of rank 2, or the loss is not a `losses.Loss`.
     """
 
+    default_loss = None
+
     def __init__(self, encoder, projector, views, loss, accumulation_steps=1, skip_nonfinite=False, **kwargs):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.encoder = encoder = networks.checked_encoder(encoder)
         self.projector, self.embedding_shape = networks.built(projector, encoder.output_shape, "projector")
         self.views = views
+        loss = self.default_loss() if loss is None and self.default_loss else loss
         self.loss = checks.checked_loss(loss)
         if accumulation_steps < 1:
             raise ValueError(
@@ -72,8 +87,7 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ker
         self.skip_nonfinite = skip_nonfinite
         self._counter = tensorflow_step.BatchCounter()
         self._recorder = penalties.Recorder()
-        self._trackers = [keras.metrics.Mean(name=name) for name in loss.log_names]
-        self._skipped = [keras.metrics.Sum(name="skipped")] if skip_nonfinite else []
+        self._logs = step_logs.StepLogs(self.loss.log_names, skip_nonfinite)
         self.built = True
 
     def embeddings(self, views, training):
@@ -88,8 +102,20 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ker
         """
         raise NotImplementedError(f"{type(self).__name__} must define `embeddings(views, training)`.")
 
-    def after_step(self):
-        """Updates momentum copies and queues after each step. By default there are none."""
+    def constants(self):
+        """Tensors that the loss takes besides the embeddings, such as a queue. They get no gradient.
+
+        Returns:
+            Dictionary of tensors that are equal on every replica. By default it is empty.
+        """
+        return {}
+
+    def after_step(self, embeddings):
+        """Updates momentum copies and queues after each step. By default there are none.
+
+        Args:
+            embeddings: Tuple of tensors `(n, D)`: the embeddings of this replica's rows of the batch.
+        """
 
     def forward(self, network, inputs, training):
         """Calls a network that is trained. Its activity regularizers and `add_loss` terms enter the step's loss.
@@ -209,6 +235,11 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ker
         return self._counter.variable
 
     @property
+    def row_limits(self):
+        """`batch_sizes.RowLimits`: how many images a batch may have, at least 2 unless the method says otherwise."""
+        return batch_sizes.RowLimits()
+
+    @property
     def networks(self):
         """All networks that a step calls: encoder, projector, and those that the method adds."""
         return [layer for layer in self.layers if layer is not self.views]
@@ -226,18 +257,17 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ker
         return self._log(computed.terms, computed.penalty, finite)
 
     def _update(self, data, step):
-        checks.check_even_rows(data, self.networks)
-        loss_of_step = self._embed, self.loss, self.trainable_weights, self.optimizer.scale_loss
+        batch_sizes.check_even_rows(data, self.networks)
+        loss_of_step = self._embed, self._compare, self.trainable_weights, self.optimizer.scale_loss
         if self.accumulation_steps == 1:
-            views = batch_views.draw(data, self.views, self.encoder, step)
+            views = batch_views.draw(data, self.views, self.encoder, step, self.row_limits)
             update = tensorflow_step.whole_batch(views, *loss_of_step)
         else:
-            parts = batch_views.micro_batches(
-                data, self.views, self.encoder, step, self.accumulation_steps, self.networks
-            )
+            batch = data, self.views, self.encoder, step, self.row_limits
+            parts = batch_views.micro_batches(*batch, self.accumulation_steps, self.networks)
             update = tensorflow_step.accumulated(parts, *loss_of_step, self.non_trainable_variables)
         tensorflow_step.apply_gradients(self.optimizer, update.gradients, self.trainable_weights)
-        self.after_step()
+        self.after_step(update.embeddings)
         return update
 
     def _embed(self, views, training=True):
@@ -246,54 +276,31 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ker
             embeddings = self.embeddings(views, training=training)
         return tuple(map(penalties.full_precision, embeddings)), passes
 
+    def _compare(self, embeddings):
+        """The terms of the loss and the gradients of the embeddings."""
+        return tensorflow_step.value_and_gradient(self.loss, embeddings, self.constants())
+
     def test_step(self, data):
-        views = batch_views.draw(data, self.views, self.encoder, _VALIDATION_STEP)
+        views = batch_views.draw(data, self.views, self.encoder, _VALIDATION_STEP, self.row_limits)
         embeddings, passes = self._embed(views, training=False)
-        terms, *_ = self.loss.value_and_gradient(*embeddings)
+        terms, *_ = self._compare(embeddings)
         return self._log(terms, tensorflow_step.own_penalty(passes, self.trainable_weights, embeddings[0]))
 
-    def _log(self, terms, penalty, finite=None):
-        values = dict(terms)
-        if penalty is not None:
-            # The trackers take a mean over the replicas, of penalties that add up.
-            values["loss"] += penalty * distribution.replica_count()
-        # Every replica adds its share, so that a checkpoint's sums do not depend on their number.
-        share = tf.constant(1.0 / distribution.replica_count())
-        if finite is not None:
-            values = {name: tf.where(finite, value, 0.0) for name, value in values.items()}
-            for tracker in self._skipped:
-                tracker.update_state(tf.where(finite, 0.0, share))
-            share = tf.where(finite, share, 0.0)
-        for tracker in self._trackers:
-            tracker.update_state(values[tracker.name], sample_weight=share)
+    def _log(self, *step):
+        self._logs.update(*step)
         return self.get_metrics_result()
 
     @property
     def metrics(self):
-        return self._trackers + self._skipped
+        return self._logs.metrics
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
         store["batch_count"] = self.batch_count.numpy()
 
     def load_own_variables(self, store):
+        own = {name: store[name] for name in store.keys()}
         # Files of earlier versions do not have it.
-        if "batch_count" in store:
-            self.batch_count.assign(store["batch_count"])
-
-    def get_config(self):
-        parameters = inspect.signature(type(self)).parameters.values()
-        names = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
-        own = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in names}
-        return {**super().get_config(), **own}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return cls(
-            **{
-                name: keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
-                if isinstance(value, dict) and name != "dtype"
-                else value
-                for name, value in config.items()
-            }
-        )
+        if "batch_count" in own:
+            self.batch_count.assign(own.pop("batch_count"))
+        super().load_own_variables(own)

@@ -1,7 +1,8 @@
 """One exact training step on TensorFlow. It knows no method: what it needs is passed in.
 
 1. `embed` computes the embeddings of this replica's rows, one forward pass per view, under a tape;
-2. the loss gives its terms and the exact gradient of the embeddings, from the rows of all replicas (`losses.Loss`);
+2. `compare` gives the terms of the loss and the exact gradient of the embeddings, from the rows of all replicas
+   (`losses.Loss`);
 3. the tape carries that gradient back to the weights, and the optimizer sums over replicas.
 """
 
@@ -40,21 +41,23 @@ class Update(NamedTuple):
         terms: Dictionary of the loss terms of the global batch.
         gradients: List of this replica's gradients of the trainable weights, which add up over replicas.
         penalty: This replica's share of the penalties, or None if there are none.
+        embeddings: Tuple of the embeddings of this replica's rows.
     """
 
     terms: dict
     gradients: list
     penalty: object
+    embeddings: tuple
 
 
-def whole_batch(views, embed, loss, weights, scale_loss):
+def whole_batch(views, embed, compare, weights, scale_loss):
     """The update from one pass over the batch.
 
     Args:
         views: Tuple of tensors `(n, height, width, channels)`: this replica's rows of each view.
         embed: Function from views to `(embeddings, passes)`: a tuple of tensors `(n, D)` in full precision, and a list
             of `penalties.PassPenalties`.
-        loss: `losses.Loss`.
+        compare: Function from embeddings to `(terms, *gradients)`, see `losses.Loss.value_and_gradient`.
         weights: List of trainable `keras.Variable`s.
         scale_loss: Function of a gradient of the loss, `optimizer.scale_loss`.
 
@@ -64,8 +67,9 @@ def whole_batch(views, embed, loss, weights, scale_loss):
     with tf.GradientTape() as tape:
         embeddings, passes = embed(views)
         penalty = own_penalty(passes, weights, embeddings[0])
-    terms, *slopes = value_and_gradient(loss, embeddings)
-    return Update(terms, _carry_back(tape, embeddings, slopes, penalty, weights, scale_loss), penalty)
+    terms, *slopes = compare(embeddings)
+    gradients = _carry_back(tape, embeddings, slopes, penalty, weights, scale_loss)
+    return Update(terms, gradients, penalty, embeddings)
 
 
 def micro_batches(tensors, count, views_of):
@@ -89,7 +93,7 @@ def micro_batches(tensors, count, views_of):
     return [part(*pair) for pair in itertools.pairwise(bounds)]
 
 
-def accumulated(parts, embed, loss, weights, scale_loss, state):
+def accumulated(parts, embed, compare, weights, scale_loss, state):
     """The update of the whole batch from micro-batches: embed all, one exact gradient, then back through each.
 
     Only embeddings are kept between micro-batches.
@@ -97,7 +101,7 @@ def accumulated(parts, embed, loss, weights, scale_loss, state):
     Args:
         parts: What `micro_batches` returned.
         embed: See `whole_batch`.
-        loss: See `whole_batch`.
+        compare: See `whole_batch`.
         weights: See `whole_batch`.
         scale_loss: See `whole_batch`.
         state: List of `keras.Variable`s that a forward pass changes.
@@ -109,8 +113,8 @@ def accumulated(parts, embed, loss, weights, scale_loss, state):
     embeddings = []
     for part in parts:
         embeddings.append(embed(part(embeddings[-1:]))[0])
-    views = [tf.concat(view, axis=0) for view in zip(*embeddings, strict=True)]
-    terms, *slopes = value_and_gradient(loss, views)
+    whole = tuple(tf.concat(view, axis=0) for view in zip(*embeddings, strict=True))
+    terms, *slopes = compare(whole)
     # The second pass repeats the first, and moving statistics move once.
     restore()
     start, gradients, total = 0, None, None
@@ -118,29 +122,29 @@ def accumulated(parts, embed, loss, weights, scale_loss, state):
         stop = start + ops.shape(rows)[0]
         with tf.GradientTape() as tape:
             again, passes = embed(part(gradients or slopes))
-            penalty = own_penalty(passes, weights, views[0], rows, len(parts))
+            penalty = own_penalty(passes, weights, whole[0], rows, len(parts))
         more = _carry_back(tape, again, [slope[start:stop] for slope in slopes], penalty, weights, scale_loss)
         gradients = more if gradients is None else [a + b for a, b in zip(gradients, more, strict=True)]
         total = penalty if total is None else total + penalty
         start = stop
-    return Update(terms, gradients, total)
+    return Update(terms, gradients, total, whole)
 
 
-def value_and_gradient(loss, embeddings):
+def value_and_gradient(loss, embeddings, constants):
     """The terms and gradients of a loss, with the static size of the global batch if it is known.
 
     Args:
         loss: `losses.Loss`.
-        embeddings: List of tensors `(n, D)`, this replica's rows.
+        embeddings: Tuple of tensors `(n, D)`, this replica's rows.
+        constants: Dictionary of the other tensors that the loss takes.
 
     Returns:
         The tuple `(terms, *gradients)`, see `losses.Loss.value_and_gradient`.
     """
     # `fit` gives all replicas the same number of rows.
     rows = embeddings[0].shape[0]
-    return loss.value_and_gradient(
-        *embeddings, total_rows=None if rows is None else rows * distribution.replica_count()
-    )
+    total_rows = None if rows is None else rows * distribution.replica_count()
+    return loss.value_and_gradient(*embeddings, total_rows=total_rows, **constants)
 
 
 def own_penalty(passes, weights, batch, part=None, parts=1):
