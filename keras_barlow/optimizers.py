@@ -1,4 +1,4 @@
-"""LARS, the optimizer of the paper. Use it with the schedules of `keras.optimizers.schedules`."""
+"""LARS and SGD as the papers use them. Use them with the schedules of `keras.optimizers.schedules`."""
 
 import keras
 from keras import ops
@@ -26,6 +26,8 @@ class LARS(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
             rank 2 or more. The paper uses 0.2 per 256 images of the global batch.
         momentum: Float in [0, 1), the decay of the momentum.
         trust_coefficient: Positive float that scales the trust ratio.
+        clip: Whether no step is larger than that of SGD: the trust ratio is divided by the learning rate and clipped at
+            1, as in the recipes of solo-learn for CIFAR.
         weight_decay: Float, the L2 decay that is added to the gradient.
         vector_learning_rate: Learning rate of variables of rank 1 or less: a float, a schedule, or None for
             `learning_rate`. A callback that scales `learning_rate` (`LearningRateScheduler`, `ReduceLROnPlateau`)
@@ -55,6 +57,7 @@ class LARS(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
         trust_coefficient=0.001,
         weight_decay=1e-6,
         vector_learning_rate=None,
+        clip=False,
         name="lars",
         **kwargs,
     ):
@@ -67,6 +70,7 @@ class LARS(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
         self._initial_learning_rate = None if callable(learning_rate) else float(learning_rate)
         self.momentum = momentum
         self.trust_coefficient = trust_coefficient
+        self.clip = clip
         self.vector_learning_rate = vector_learning_rate
 
     def build(self, variables):
@@ -81,7 +85,10 @@ class LARS(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
         if len(variable.shape) > 1:
             if self.weight_decay and self.is_decayed(variable):
                 gradient = gradient + ops.cast(self.weight_decay, dtype) * variable
-            gradient = gradient * self._trust_ratio(variable, gradient)
+            ratio = self._trust_ratio(variable, gradient)
+            if self.clip:
+                ratio = ops.minimum(ratio / ops.cast(learning_rate, dtype), 1.0)
+            gradient = gradient * ratio
         elif self.vector_learning_rate is not None:
             learning_rate = self._current_vector_learning_rate()
         momentum = self.momentums[self.index_of(variable)]
@@ -117,6 +124,7 @@ class LARS(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
             "momentum": self.momentum,
             "trust_coefficient": self.trust_coefficient,
             "vector_learning_rate": vector_learning_rate,
+            "clip": self.clip,
         }
 
     @classmethod
@@ -127,3 +135,65 @@ class LARS(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
                 config["vector_learning_rate"], custom_objects=custom_objects
             )
         return super().from_config(config, custom_objects=custom_objects)
+
+
+@keras.saving.register_keras_serializable(package="keras_barlow")
+class SGD(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
+    """SGD with momentum whose weight decay is part of the gradient, as in PyTorch.
+
+        g = g + weight_decay * w
+        m = momentum * m + g
+        w = w - learning_rate * m
+
+    `keras.optimizers.SGD` decays the weights beside the momentum, which is another number for the same arguments.
+
+    Args:
+        learning_rate: Float or `keras.optimizers.schedules.LearningRateSchedule`.
+        momentum: Float in [0, 1), the decay of the momentum.
+        weight_decay: Float, the L2 decay of all variables. `exclude_from_weight_decay` exempts some.
+        name: Name of the optimizer.
+        **kwargs: Keyword arguments of `keras.optimizers.Optimizer` (`clipnorm`, `use_ema`, ...).
+
+    Raises:
+        ValueError: If the momentum is outside [0, 1).
+
+    Example:
+
+    >>> optimizer = SGD(learning_rate=0.05, weight_decay=1e-4)
+    """
+
+    def __init__(self, learning_rate=0.05, momentum=0.9, weight_decay=1e-4, name="sgd", **kwargs):
+        if not 0 <= momentum < 1:
+            raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
+        self.momentum = momentum
+        self._constant_rates = {}
+
+    def exclude_from_schedule(self, variables, learning_rate):
+        """Trains some variables with a constant learning rate, such as the predictor of SimSiam.
+
+        Args:
+            variables: List of `keras.Variable`s.
+            learning_rate: Their learning rate, a float.
+        """
+        self._constant_rates.update({variable.path: learning_rate for variable in variables})
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self.momentums = self.add_optimizer_variables(variables, "momentum")
+
+    def update_step(self, gradient, variable, learning_rate):
+        dtype = variable.dtype
+        gradient = ops.cast(gradient, dtype)
+        if self.weight_decay and self.is_decayed(variable):
+            gradient = gradient + ops.cast(self.weight_decay, dtype) * variable
+        momentum = self.momentums[self.index_of(variable)]
+        step = ops.cast(self.momentum, dtype) * momentum + gradient
+        self.assign(momentum, step)
+        rate = self._constant_rates.get(variable.path, learning_rate)
+        self.assign_sub(variable, ops.cast(rate, dtype) * step)
+
+    def get_config(self):
+        return {**super().get_config(), "momentum": self.momentum}

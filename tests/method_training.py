@@ -47,7 +47,7 @@ def build(name, views=None, **arguments):
     """A compiled model of a method, from the same initial weights every time."""
     keras.utils.set_random_seed(1)
     if name in ("BYOL", "SimSiam"):
-        arguments["predictor"] = layers.Dense(WIDTH)
+        arguments.setdefault("predictor", layers.Dense(WIDTH))
     model = getattr(kb, name)(encoder(), layers.Dense(WIDTH), views=views, **{**METHODS[name], **arguments})
     model.compile(keras.optimizers.SGD(one_tape.RATE))
     return model

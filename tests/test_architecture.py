@@ -1,6 +1,7 @@
 """Rules that the code itself must follow: layers, sizes, names, docstrings and configs."""
 
 import ast
+import functools
 import inspect
 import json
 import pathlib
@@ -81,7 +82,9 @@ def test_a_method_is_at_most_100_lines(path):
 def test_the_public_surface():
     modules = "augmentations callbacks checkpoint data distribution encoders evaluation export layers losses methods"
     modules += " optimizers plots pretraining randomness recipes retrieval views weights"
-    assert sorted(kb.__all__) == sorted(["BarlowTwins", "Projector", "__version__", "load_encoder", *modules.split()])
+    names = ["Projector", "__version__", "load_encoder", *kb.methods.__all__]
+    assert sorted(kb.__all__) == sorted([*names, *modules.split()])
+    assert sorted(kb.methods.__all__) == ["BYOL", "BarlowTwins", "MoCo", "SimCLR", "SimSiam", "SwAV", "VICReg"]
 
 
 def public_objects():
@@ -116,9 +119,24 @@ def test_public_docstrings_name_every_argument(item):
         assert f"{name}:" in text or f"`{name}`" in text or f"{name} " in text, f"{name} is not documented"
 
 
+def method(name, **arguments):
+    """A small model of a method."""
+    encoder = kb.encoders.resnet((1,), input_shape=(8, 8, 3), stem="small", width=4)
+    if name in ("BYOL", "SimSiam"):
+        arguments["predictor"] = kb.Projector((4, 4))
+    return getattr(kb, name)(encoder, kb.Projector((4,)), views=kb.views.barlow_twins(8), **arguments)
+
+
+METHODS = {name: functools.partial(method, name) for name in kb.methods.__all__}
+METHODS |= {
+    "MoCo": functools.partial(method, "MoCo", queue_size=8),
+    "SwAV": functools.partial(method, "SwAV", num_prototypes=3),
+}
 SERIALIZABLE = {
-    "BarlowTwinsLoss": kb.losses.BarlowTwinsLoss,
+    **{name: getattr(kb.losses, name) for name in kb.losses.__all__ if name.endswith("Loss") and name != "Loss"},
+    **METHODS,
     "LARS": kb.optimizers.LARS,
+    "SGD": kb.optimizers.SGD,
     "BatchNormalization": kb.layers.BatchNormalization,
     "Standardize": lambda: kb.layers.Standardize(0.5, 0.25),
     "Projector": lambda: kb.Projector((4,)),
@@ -129,11 +147,6 @@ SERIALIZABLE = {
     "RandomGrayscale": kb.augmentations.RandomGrayscale,
     "RandomGaussianBlur": kb.augmentations.RandomGaussianBlur,
     "RandomSolarization": kb.augmentations.RandomSolarization,
-    "BarlowTwins": lambda: kb.BarlowTwins(
-        kb.encoders.resnet((1,), input_shape=(8, 8, 3), stem="small", width=4),
-        kb.Projector((4,)),
-        kb.views.barlow_twins(8),
-    ),
 }
 
 

@@ -66,8 +66,8 @@ def test_training_moves_everything_that_the_method_keeps(name, float64):
     before = one_tape.State(training.build(name)).result()
     after = training.trained(name)
     still = [key for key in before if np.abs(after[key] - before[key]).max() < 1e-6]
-    # VICReg does not depend on a shift of all embeddings, so the bias of the projector has no gradient.
-    assert still == (["projector 1"] if name == "VICReg" else [])
+    # VICReg does not depend on a shift of all embeddings, so no bias has a gradient.
+    assert still == (["encoder 1", "projector 1"] if name == "VICReg" else [])
 
 
 @pytest.mark.parametrize("name", training.METHODS)
@@ -122,3 +122,68 @@ def test_a_saved_model_continues_with_the_same_numbers(name, tmp_path):
     np.testing.assert_array_equal(
         again.predict(training.views(0), verbose=0), model.predict(training.views(0), verbose=0)
     )
+
+
+def small(name, **arguments):
+    """A model that draws its views from images of 8 x 8 pixels."""
+    views = arguments.pop("views", kb.views.Views([kb.augmentations.RandomFlip(0.5)], [], seed=0))
+    return training.build(name, views=views, **arguments)
+
+
+IMAGES = training.views(0).astype("uint8")[:24]
+
+# What is refused: by the constructor, or by `fit` before the first step.
+REFUSED = {
+    "no predictor": (
+        lambda: small("BYOL", predictor=None),
+        r"needs a predictor.*Pass predictor=Projector\(\(hidden, 8",
+    ),
+    "a wide predictor": (lambda: small("SimSiam", predictor=keras.layers.Dense(9)), r"keep the width.*8.*in and 9 out"),
+    "momentum of BYOL": (lambda: small("BYOL", momentum=1.0), r"`momentum` must be in \[0, 1\).*Received"),
+    "momentum of MoCo": (lambda: small("MoCo", momentum=-0.1), r"`momentum` must be in \[0, 1\).*Received"),
+    "total steps": (lambda: small("BYOL", total_steps=0), "`total_steps` must be an integer of at least 1"),
+    "half a step": (lambda: small("BYOL", total_steps=1.5), "`total_steps` must be an integer of at least 1"),
+    "queue size": (lambda: small("MoCo", queue_size=0), "`queue_size` must be an integer of at least 2"),
+    "a queue smaller than the batch": (
+        lambda: small("MoCo", queue_size=8).fit(IMAGES, batch_size=12, verbose=0),
+        r"at least 2 images and at most 8, because `queue_size` keys.*Received: .*batch of 12. Use a smaller batch",
+    ),
+    "a queue smaller than Batches": (
+        lambda: small("MoCo", queue_size=8).fit(kb.data.ArrayImages(IMAGES).batches(12), verbose=0),
+        "at least 2 images and at most 8",
+    ),
+    "prototypes": (lambda: small("SwAV", num_prototypes=1), "`num_prototypes` must be an integer of at least 2"),
+    "frozen steps": (lambda: small("SwAV", frozen_steps=-1), "`frozen_steps` must be an integer of at least 0"),
+    "more prototypes than images": (
+        lambda: small("SwAV", num_prototypes=16).fit(IMAGES, batch_size=12, verbose=0),
+        r"at least 16 images, because every prototype gets a share.*Received: .*batch of 12. Use a larger batch",
+    ),
+    "more prototypes than the last batch": (
+        lambda: small("SwAV", num_prototypes=8).fit(IMAGES, batch_size=20, verbose=0),
+        "at least 8 images.*batch of 4",
+    ),
+    "more prototypes than validation images": (
+        lambda: small("SwAV", num_prototypes=8).fit(IMAGES, batch_size=24, validation_data=(IMAGES[:6],), verbose=0),
+        "at least 8 images.*batch of 6",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_work_is_refused_before_training(case):
+    call, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_batch_of_unknown_size_is_checked_in_the_step():
+    images = tf.data.Dataset.from_tensor_slices(IMAGES).batch(20)
+    with pytest.raises(Exception, match=r"at least 8 images, because every prototype gets a share"):
+        small("SwAV", num_prototypes=8).fit(images, verbose=0)
+
+
+def test_the_remedies_of_a_refused_batch_work():
+    small("SwAV", num_prototypes=8).fit(IMAGES, batch_size=12, verbose=0)
+    small("MoCo", queue_size=12).fit(IMAGES, batch_size=12, verbose=0)
+    images = tf.data.Dataset.from_tensor_slices(IMAGES).batch(20, drop_remainder=True)
+    small("SwAV", num_prototypes=8).fit(images, verbose=0)

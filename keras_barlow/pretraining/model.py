@@ -17,13 +17,16 @@ from keras_barlow.pretraining import (
     step_logs,
     tensorflow_step,
 )
+from keras_barlow.pretraining.batch_counter import CountsBatches
 from keras_barlow.pretraining.constructor_config import ConstructorConfig
 
 # Validation draws its views from this step of the table, one that training never takes.
 _VALIDATION_STEP = -1
 
 
-class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ConstructorConfig, keras.Model):
+class JointEmbedding(
+    keras_internals.BuiltBeforeFit, networks.GivesFeatures, ConstructorConfig, CountsBatches, keras.Model
+):
     """Base class of methods that compare the embeddings of several views of an image.
 
     A method defines `default_loss` and `embeddings`, and if it has momentum copies or queues, `after_step` and
@@ -85,7 +88,7 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, Con
             checks.check_views_repeat(views, encoder)
         self.accumulation_steps = accumulation_steps
         self.skip_nonfinite = skip_nonfinite
-        self._counter = tensorflow_step.BatchCounter()
+        self.start_counting()
         self._recorder = penalties.Recorder()
         self._logs = step_logs.StepLogs(self.loss.log_names, skip_nonfinite)
         self.built = True
@@ -230,11 +233,6 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, Con
         return super().predict(**arguments.predict_arguments(bound))
 
     @property
-    def batch_count(self):
-        """Number of batches trained on: an int64 variable, not a weight, saved in checkpoints and `.keras` files."""
-        return self._counter.variable
-
-    @property
     def row_limits(self):
         """`batch_sizes.RowLimits`: how many images a batch may have, at least 2 unless the method says otherwise."""
         return batch_sizes.RowLimits()
@@ -293,14 +291,3 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, Con
     @property
     def metrics(self):
         return self._logs.metrics
-
-    def save_own_variables(self, store):
-        super().save_own_variables(store)
-        store["batch_count"] = self.batch_count.numpy()
-
-    def load_own_variables(self, store):
-        own = {name: store[name] for name in store.keys()}
-        # Files of earlier versions do not have it.
-        if "batch_count" in own:
-            self.batch_count.assign(own.pop("batch_count"))
-        super().load_own_variables(own)

@@ -18,22 +18,6 @@ from keras_barlow import distribution
 from keras_barlow.pretraining import penalties
 
 
-class BatchCounter:
-    """Counts the batches that a model was trained on.
-
-    `optimizer.iterations` is another number: it does not advance in every batch under gradient accumulation or a loss
-    scale. This object keeps the variable out of the model's weights.
-
-    Attributes:
-        variable: int64 scalar `keras.Variable`.
-    """
-
-    def __init__(self):
-        self.variable = keras.Variable(
-            0, dtype="int64", trainable=False, aggregation="only_first_replica", name="batch_count"
-        )
-
-
 class Update(NamedTuple):
     """The result of a step.
 

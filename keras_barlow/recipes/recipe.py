@@ -6,10 +6,10 @@ import inspect
 
 import keras
 
-from keras_barlow import encoders, losses, methods, optimizers, randomness, views
+from keras_barlow import encoders, methods, optimizers, randomness, views
 from keras_barlow.layers import Projector
 
-_OPTIMIZERS = {"adam": keras.optimizers.Adam, "lars": optimizers.LARS}
+_OPTIMIZERS = {"adam": keras.optimizers.Adam, "lars": optimizers.LARS, "sgd": optimizers.SGD}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +29,14 @@ class Recipe:
         encoder: Name of a function in `encoders`, such as `"resnet18"`.
         encoder_options: Arguments of that function, such as `stem` and `width`. `kernel_variance` is a tuple of
             arguments of `keras.initializers.VarianceScaling`, the initializer of all kernels.
-        method: Name of a class in `methods`. Its loss is the class of `losses` with this name and `Loss` appended.
-        method_options: Arguments of the method, such as `skip_nonfinite`. `predictor` is a boolean: whether to add a
-            predictor, two layers as wide as the embeddings.
-        loss_options: Arguments of the loss, such as `redundancy_weight`.
-        optimizer: `"adam"` or `"lars"`.
+        method: Name of a class in `methods`.
+        method_options: Arguments of the method, such as `skip_nonfinite`. `predictor` is the tuple of the widths of its
+            layers, or True for two layers as wide as the embeddings. `total_steps` is the length of the run.
+        loss_options: Arguments of the loss of the method, such as `redundancy_weight`.
+        optimizer: `"adam"`, `"lars"` or `"sgd"`.
         optimizer_options: Arguments of the optimizer, such as `weight_decay`. `vector_learning_rate` of LARS is a peak
-            and follows the schedule of `learning_rate`.
+            and follows the schedule of `learning_rate`. `predictor_learning_rate` of SGD is the constant learning rate
+            of the predictor.
         warmup_epochs: Epochs of linear warm-up.
         final_fraction: Learning rate at the end of the cosine schedule, as a fraction of the peak. 1 keeps it constant.
         views_options: Arguments of `views.barlow_twins`, such as `crop_scale`.
@@ -69,7 +70,7 @@ class Recipe:
     def __post_init__(self):
         _check_known(self.encoder, encoders.__all__, "`encoder` must be a function of `encoders`")
         _check_known(self.method, methods.__all__, "`method` must be a class of `methods`")
-        _check_known(self.optimizer, _OPTIMIZERS, "`optimizer` must be 'adam' or 'lars'")
+        _check_known(self.optimizer, _OPTIMIZERS, "`optimizer` must be 'adam', 'lars' or 'sgd'")
         for field, known in self._known_options().items():
             for option in getattr(self, field):
                 _check_known(option, known, f"`{field}` must hold arguments that exist")
@@ -99,6 +100,27 @@ class Recipe:
             if isinstance(getattr(self, name), dict):
                 changes[name] = {**getattr(self, name), **value}
         return dataclasses.replace(self, **changes)
+
+    def with_method(self, name, method, **changes):
+        """Returns a copy of the recipe for another method, without the options of the old method and its loss.
+
+        Args:
+            name: Name of the new recipe.
+            method: Name of a class in `methods`.
+            **changes: Further changes, see `changed`.
+
+        Returns:
+            A `Recipe`.
+
+        Example:
+
+        >>> from keras_barlow import recipes
+        >>> recipe = recipes.DIGITS.with_method("digits_tight", "SimCLR", loss_options={"temperature": 0.2})
+        >>> recipe.loss_options
+        {'temperature': 0.2}
+        """
+        plain = dataclasses.replace(self, name=name, method=method, method_options={}, loss_options={})
+        return plain.changed(**changes)
 
     def build(self, num_images, seed=None, without=()):
         """Creates and compiles the model.
@@ -130,8 +152,8 @@ class Recipe:
                 f"Received: num_images={num_images}. Use a smaller batch_size."
             )
         with randomness.seeded_initializers(seed), _dtype_policy(self.precision):
-            model = self._model(seed, without)
-        model.compile(optimizer=self._optimizer(steps_per_epoch))
+            model = self._model(seed, without, steps_per_epoch)
+        model.compile(optimizer=self._optimizer(steps_per_epoch, model))
         return model
 
     def views(self, seed=None, without=()):
@@ -146,17 +168,18 @@ class Recipe:
         """
         return views.barlow_twins(self.image_size, seed=seed, without=without, **self.views_options)
 
-    def _model(self, seed, without):
-        options = dict(self.method_options)
-        if options.get("predictor") is not None:
-            options["predictor"] = self._projector((self.projector[-1],) * 2) if options["predictor"] else None
-        return getattr(methods, self.method)(
-            self._encoder(),
-            projector=self._projector(self.projector),
-            views=self.views(seed, without),
-            loss=getattr(losses, f"{self.method}Loss")(**self.loss_options),
-            **options,
-        )
+    def _model(self, seed, without, steps_per_epoch):
+        method, options = getattr(methods, self.method), dict(self.method_options)
+        if "total_steps" in _parameters(method):
+            options["total_steps"] = self.epochs * steps_per_epoch
+        networks = {"encoder": self._encoder(), "projector": self._projector(self.projector, **self.projector_options)}
+        predictor = options.pop("predictor", None)
+        if predictor:
+            widths = (self.projector[-1],) * 2 if predictor is True else predictor
+            # The normalization of the output of SimSiam's projector is not for its predictor.
+            networks["predictor"] = self._projector(widths, **{**self.projector_options, "output_batch_norm": False})
+        loss = method.default_loss(**self.loss_options)
+        return method(**networks, views=self.views(seed, without), loss=loss, **options)
 
     def _encoder(self):
         options = dict(self.encoder_options)
@@ -166,14 +189,18 @@ class Recipe:
         options = {"synchronized": True, **options}
         return getattr(encoders, self.encoder)(input_shape=(self.image_size, self.image_size, 3), **options)
 
-    def _projector(self, widths):
-        return Projector(widths, **{"synchronized": True, **self.projector_options})
+    def _projector(self, widths, **options):
+        return Projector(widths, **{"synchronized": True, **options})
 
-    def _optimizer(self, steps_per_epoch):
+    def _optimizer(self, steps_per_epoch, model):
         options = dict(self.optimizer_options)
+        constant = options.pop("predictor_learning_rate", None)
         if options.get("vector_learning_rate") is not None:
             options["vector_learning_rate"] = self._schedule(options["vector_learning_rate"], steps_per_epoch)
-        return _OPTIMIZERS[self.optimizer](self._schedule(self.learning_rate, steps_per_epoch), **options)
+        optimizer = _OPTIMIZERS[self.optimizer](self._schedule(self.learning_rate, steps_per_epoch), **options)
+        if constant is not None:
+            optimizer.exclude_from_schedule(model.predictor.trainable_variables, constant)
+        return optimizer
 
     def _schedule(self, peak, steps_per_epoch):
         if self.final_fraction == 1 and self.warmup_epochs == 0:
@@ -192,12 +219,16 @@ class Recipe:
         """Option names of each dictionary: arguments of the callable, except those that `build` passes itself."""
         # Encoders of one family, such as `resnet18`, pass their keyword arguments on to `resnet`.
         encoder_names = _parameters(getattr(encoders, self.encoder), encoders.resnet) | {"kernel_variance"}
+        method = getattr(methods, self.method)
+        optimizer_names = _parameters(_OPTIMIZERS[self.optimizer])
+        if self.optimizer == "sgd" and "predictor" in _parameters(method):
+            optimizer_names |= {"predictor_learning_rate"}
         return {
             "projector_options": _parameters(Projector) - {"widths"},
             "encoder_options": encoder_names - {"blocks", "input_shape", "kernel_initializer"},
-            "method_options": _parameters(getattr(methods, self.method)) - {"encoder", "projector", "views", "loss"},
-            "loss_options": _parameters(getattr(losses, f"{self.method}Loss")),
-            "optimizer_options": _parameters(_OPTIMIZERS[self.optimizer]) - {"learning_rate"},
+            "method_options": _parameters(method) - {"encoder", "projector", "views", "loss", "total_steps"},
+            "loss_options": _parameters(method.default_loss),
+            "optimizer_options": optimizer_names - {"learning_rate"},
             "views_options": _parameters(views.barlow_twins, views.policy) - {"image_size", "seed", "without"},
         }
 
