@@ -102,7 +102,10 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
     def with_method(self, name, method, **changes):
-        """Returns a copy of the recipe for another method, without the options of the old method and its loss.
+        """Returns a copy of the recipe for another method.
+
+        The options of the old method and its loss are dropped, and those of the optimizer or the views if another is
+        chosen.
 
         Args:
             name: Name of the new recipe.
@@ -119,8 +122,11 @@ class Recipe:
         >>> recipe.loss_options
         {'temperature': 0.2}
         """
-        plain = dataclasses.replace(self, name=name, method=method, method_options={}, loss_options={})
-        return plain.changed(**changes)
+        chosen = {"name": name, "method": method, "method_options": {}, "loss_options": {}}
+        for field, options in (("optimizer", "optimizer_options"), ("views_policy", "views_options")):
+            if changes.get(field, getattr(self, field)) != getattr(self, field):
+                chosen |= {field: changes[field], options: {}}
+        return dataclasses.replace(self, **chosen).changed(**changes)
 
     def build(self, num_images, seed=None, without=()):
         """Creates and compiles the model.
