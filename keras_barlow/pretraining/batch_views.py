@@ -4,7 +4,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_barlow import views as view_policies
-from keras_barlow.pretraining import checks, tensorflow_step
+from keras_barlow.pretraining import checks, tensorflow_step, view_checks
 
 
 def images_of(x, views, encoder):
@@ -16,12 +16,12 @@ def images_of(x, views, encoder):
         encoder: Built `keras.Model`.
 
     Returns:
-        Tensor `(batch, height, width, channels)`; a pair of crops where the views leave the crop out.
+        Tensor `(batch, height, width, channels)`, or a pair of crops if the views accept crops.
 
     Raises:
         ValueError: If the views cannot be drawn from it.
     """
-    return checks.checked_images(x, encoder, crops=getattr(views, "takes_crops", False))
+    return view_checks.checked_images(x, encoder, crops=getattr(views, "takes_crops", False))
 
 
 def draw(data, views, encoder, step):
@@ -34,16 +34,16 @@ def draw(data, views, encoder, step):
         step: Scalar integer: which row of the table of random numbers to take.
 
     Returns:
-        Tuple of float tensors `(batch, height, width, channels)`.
+        Tuple of float tensors `(batch, height, width, channels)`, one per view; their sizes may differ.
 
     Raises:
-        ValueError: If the batch has another structure, or the views another size than the encoder takes.
+        ValueError: If the batch has another structure, or the encoder does not take the size of a view.
     """
     x = checks.unpacked_images(data)
     if views is None:
-        drawn = _checked(checks.checked_pair(x, encoder), encoder)
+        drawn = view_checks.checked_sizes(view_checks.checked_pair(x, encoder), encoder)
     else:
-        drawn = _checked(view_policies.drawn(views, images_of(x, views, encoder), step), encoder)
+        drawn = view_checks.checked_sizes(view_policies.drawn(views, images_of(x, views, encoder), step), encoder)
     return checks.checked_rows(drawn[0]), *drawn[1:]
 
 
@@ -66,24 +66,18 @@ def micro_batches(data, views, encoder, step, count, networks):
     """
     x = checks.unpacked_images(data)
     if views is None:
-        tensors, images = checks.checked_pair(x, encoder), ()
+        tensors, images = view_checks.checked_pair(x, encoder), ()
 
         def views_of(rows):
-            return _checked(rows, encoder)
+            return view_checks.checked_sizes(rows, encoder)
     else:
         images = tf.nest.flatten(images_of(x, views, encoder))
         tensors = [*images, *views.draw(ops.shape(images[0])[0], step)]
 
         def views_of(rows):
             crops, tables = rows[: len(images)], rows[len(images) :]
-            return _checked(views.apply(crops if len(crops) > 1 else crops[0], tables), encoder)
+            return view_checks.checked_sizes(views.apply(crops if len(crops) > 1 else crops[0], tables), encoder)
 
     tensors = [checks.checked_rows(tensors[0]), *tensors[1:]]
     tensors = checks.checked_micro_batches(tensors, count, networks)
     return tensorflow_step.micro_batches(tensors, count, views_of)
-
-
-def _checked(views, encoder):
-    checks.check_shapes(*views)
-    checks.check_view_shape(views[0], encoder)
-    return tuple(views)

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_barlow import distribution, image_scale, keras_internals, networks
-from keras_barlow.pretraining import arguments, batch_views, checks, fit, penalties, tensorflow_step
+from keras_barlow.pretraining import arguments, batch_views, checks, fit, penalties, tensorflow_step, view_checks
 
 # Validation draws its views from this step of the table, one that training never takes.
 _VALIDATION_STEP = -1
@@ -43,6 +43,7 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ker
 
     Attributes:
         embedding_shape: `(None, D)`.
+        max_views: Class attribute: the largest number of views that the method compares. None for any number.
 
     Call arguments:
         images: uint8 or float tensor `(batch, height, width, channels)` on 0..255.
@@ -55,19 +56,16 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ker
         ValueError: If the encoder is not built, its features are not of rank 2, or the loss is not a `losses.Loss`.
     """
 
+    max_views = 2
+
     def __init__(self, encoder, projector, views, loss, accumulation_steps=1, skip_nonfinite=False, **kwargs):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.encoder = encoder = networks.checked_encoder(encoder)
         self.projector, self.embedding_shape = networks.built(projector, encoder.output_shape, "projector")
-        self.views = views
+        checks.check_accumulation_steps(accumulation_steps)
+        self.views = view_checks.checked_views(views, encoder, accumulation_steps, type(self))
         self.loss = checks.checked_loss(loss)
-        if accumulation_steps < 1:
-            raise ValueError(
-                f"`accumulation_steps` must be at least 1. Received: accumulation_steps={accumulation_steps}"
-            )
-        if accumulation_steps > 1:
-            checks.check_views_repeat(views, encoder)
         self.accumulation_steps = accumulation_steps
         self.skip_nonfinite = skip_nonfinite
         self._counter = tensorflow_step.BatchCounter()
@@ -242,6 +240,7 @@ class JointEmbedding(keras_internals.BuiltBeforeFit, networks.GivesFeatures, ker
 
     def _embed(self, views, training=True):
         """The embeddings of views in full precision, and the penalties of the forward passes."""
+        view_checks.check_count(len(views), type(self))
         with self._recorder as passes:
             embeddings = self.embeddings(views, training=training)
         return tuple(map(penalties.full_precision, embeddings)), passes
