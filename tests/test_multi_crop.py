@@ -15,7 +15,7 @@ from tests import shared
 from tests.test_exact_step import dataset, images
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
-SIZES = (8, 8, 5, 5, 6)
+SIZES = (8, 8, 5, 5, 5)
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -42,34 +42,43 @@ class Method(kb.pretraining.JointEmbedding):
 
 
 def crops(sizes=SIZES):
-    return kb.views.multi_crop(sizes[0], small_sizes=sizes[2:], seed=4)
+    """Crops and flips; the other transforms take long to compile."""
+    return kb.views.multi_crop(sizes[0], small_sizes=sizes[2:], seed=4, without=("jitter", "grayscale", "blur"))
+
+
+def resized():
+    """Views of the sizes of `crops` in which only flips are random."""
+    small = [[layers.Resizing(size, size), kb.augmentations.RandomFlip()] for size in SIZES[2:]]
+    return kb.views.Views([kb.augmentations.RandomFlip()], [kb.augmentations.RandomFlip()], seed=4, further=small)
 
 
 def resnet(side=None):
-    return kb.encoders.resnet((1,), input_shape=(side, side, 3), stem="small", width=4, synchronized=True)
+    return kb.encoders.resnet((1,), input_shape=(side, side, 3), stem="small", width=4)
 
 
-def without_batch_statistics():
-    pooled = [layers.Conv2D(6, 3, activation="tanh"), layers.GlobalAveragePooling2D()]
-    return keras.Sequential([keras.Input((None, None, 3)), layers.Rescaling(1 / 64, offset=-1), *pooled])
+def convolution(*normalization):
+    images = [keras.Input((None, None, 3)), layers.Rescaling(1 / 64, offset=-1), layers.Conv2D(6, 3)]
+    return keras.Sequential([*images, *normalization, layers.ReLU(), layers.GlobalAveragePooling2D()])
+
+
+def batch_norm():
+    return convolution(kb.layers.BatchNormalization(synchronized=True))
 
 
 def build(encoder=resnet, views=None, method=Method, **arguments):
     keras.utils.set_random_seed(1)
     model = method(encoder(), layers.Dense(8), crops() if views is None else views, **arguments)
-    model.compile(keras.optimizers.SGD(0.1))
+    model.compile(keras.optimizers.SGD(0.125))
     return model
 
 
 @pytest.fixture
 def float64():
-    keras.config.set_floatx("float64")
+    """Networks and loss in float64; the fixture of all tests resets it. Views stay float32."""
     keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx("float32")
 
 
-def one_tape(create, steps):
+def one_tape(create, views, steps):
     """The plain step of an independent implementation, on one device and the whole batch."""
     keras.utils.set_random_seed(1)
     encoder, projector = create(), layers.Dense(8)
@@ -77,7 +86,7 @@ def one_tape(create, steps):
     variables = [*encoder.trainable_variables, *projector.trainable_variables]
     for step in range(steps):
         with tf.GradientTape() as tape:
-            z = [projector(encoder(view, training=True)) for view in crops()(images(), step=step)]
+            z = [projector(encoder(view, training=True)) for view in views()(images(), step=step)]
             centers = (z[0] + z[1]) / 2
             losses = []
             for one in z:
@@ -86,66 +95,70 @@ def one_tape(create, steps):
             loss = tf.add_n(losses) / len(losses)
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         for variable, gradient in zip(variables, gradients, strict=True):
-            variable.assign_sub(0.1 * gradient)
+            variable.assign_sub(0.125 * gradient)
     return [weight.numpy() for part in (encoder, projector) for weight in part.weights]
 
 
 @pytest.mark.parametrize(
-    "create, replicas, accumulation_steps",
+    "create, views, replicas, accumulation_steps",
     shared.few(
-        [(without_batch_statistics, *parts) for parts in [(1, 1), (1, 4), (4, 1), (4, 2)]]
-        + [(resnet, 1, 1), (resnet, 4, 1)],
-        (without_batch_statistics, 4, 2),
-        (resnet, 4, 1),
+        [(convolution, crops, *parts) for parts in [(1, 1), (1, 4), (4, 1), (4, 2)]]
+        + [(convolution, resized, 4, 2), (batch_norm, resized, 4, 1), (batch_norm, crops, 4, 1)],
+        (convolution, crops, 1, 4),
+        (convolution, resized, 4, 2),
+        (batch_norm, resized, 4, 1),
     ),
 )
-def test_the_step_is_the_plain_step_on_the_whole_batch(create, replicas, accumulation_steps, strategy, float64):
+def test_the_step_is_the_plain_step_on_the_whole_batch(create, views, replicas, accumulation_steps, strategy, float64):
     with strategy.scope() if replicas > 1 else tf.distribute.get_strategy().scope():
-        model = build(create, accumulation_steps=accumulation_steps)
+        model = build(create, views(), accumulation_steps=accumulation_steps)
     model.fit(dataset(images()), epochs=2, verbose=0)
-    for weight, expected in zip(model.weights, one_tape(create, 2), strict=True):
+    for weight, expected in zip(model.weights, one_tape(create, views, 2), strict=True):
+        assert weight.dtype == "float64"
         np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-10, atol=1e-10, err_msg=weight.path)
 
 
 def test_micro_batches_and_replicas_draw_the_crops_of_the_whole_batch(strategy):
-    """Bit-identical."""
+    """The random numbers are bit-identical. XLA compiles one kernel per batch size, and they round differently."""
     views, encoder, batch = crops(), resnet(), tf.constant(images())
     whole = batch_views.draw(batch, views, encoder, step=3)
     assert [view.shape[1] for view in whole] == list(SIZES)
-    parts = [part([]) for part in batch_views.micro_batches(batch, views, encoder, 3, 3, networks=[])]
-    assert [len(part[0]) for part in parts] == [5, 5, 6]
+    parts = [part([]) for part in batch_views.micro_batches(batch, views, encoder, 3, 2, networks=[])]
+    assert [len(part[0]) for part in parts] == [8, 8]
     for view, *rows in zip(whole, *parts, strict=True):
-        np.testing.assert_array_equal(tf.concat(rows, axis=0), view)
+        np.testing.assert_allclose(tf.concat(rows, axis=0), view, atol=1e-3)
 
     @tf.function
     def draw(batch):
-        return strategy.run(lambda x: views(x, step=3), args=(batch,))
+        return strategy.run(lambda x: (views.draw(ops.shape(x)[0], step=3), views(x, step=3)), args=(batch,))
 
-    replicas = draw(next(iter(strategy.experimental_distribute_dataset(dataset(images())))))
-    for view, rows in zip(whole, replicas, strict=True):
-        np.testing.assert_array_equal(tf.concat(strategy.experimental_local_results(rows), axis=0), view)
+    tables, drawn = draw(next(iter(strategy.experimental_distribute_dataset(dataset(images())))))
+    for rows, table in zip(tables, views.draw(len(batch), step=3), strict=True):
+        np.testing.assert_array_equal(tf.concat(strategy.experimental_local_results(rows), axis=0), table)
+    for rows, view in zip(drawn, whole, strict=True):
+        np.testing.assert_allclose(tf.concat(strategy.experimental_local_results(rows), axis=0), view, atol=1e-3)
 
 
 def test_a_model_with_an_encoder_of_free_size_trains_predicts_and_survives_its_files(tmp_path):
-    contrast = layers.RandomContrast(0.3, value_range=(0, 255), seed=1)
+    brightness = layers.Normalization()
+    brightness.adapt(images())
     views = crops()
-    views = kb.views.Views(views.layers_a, views.layers_b, seed=0, further=[*views.further, [contrast]])
+    views = kb.views.Views(views.layers_a, views.layers_b, seed=0, further=[*views.further, [brightness]])
     model = build(views=views)
     history = model.fit(images(), batch_size=8, epochs=2, validation_data=images(seed=1), verbose=0).history
     assert np.isfinite([history["loss"], history["val_loss"]]).all()
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
-    assert again.views.count == 6 and isinstance(again.views.further[3][0], layers.RandomContrast)
-    # The generators of other libraries are part of the file.
-    np.testing.assert_array_equal(again.views.further[3][0].generator.state, contrast.generator.state)
+    assert again.views.count == 6
+    # Weights of the layers of further views are part of the file.
+    np.testing.assert_array_equal(again.views.further[3][0].adapt_mean, brightness.adapt_mean)
     for size in (8, 11):
         expected = model.predict(np.resize(images(), (4, size, size, 3)), verbose=0)
         np.testing.assert_array_equal(again.predict(np.resize(images(), (4, size, size, 3)), verbose=0), expected)
-    again.fit(images(), batch_size=8, verbose=0)
     kb.export.save_encoder(model, tmp_path / "encoder")
     loaded = kb.load_encoder(tmp_path / "encoder")
-    pixels = np.resize(images(), (4, 11, 11, 3)) / np.float32(255)
-    np.testing.assert_allclose(loaded.predict(pixels, verbose=0), expected, rtol=1e-4, atol=1e-4)
+    features = loaded.predict(np.resize(images(), (4, 11, 11, 3)), verbose=0)
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4)
 
 
 class Further(layers.Layer):
@@ -221,9 +234,8 @@ def test_a_recipe_chooses_a_policy_and_an_encoder_for_its_sizes(monkeypatch):
     monkeypatch.setattr(kb.methods, "__all__", [*kb.methods.__all__, "Method"])
     small = {"name": "small", "image_size": 8, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "projector": (8,)}
     small |= {"encoder": "resnet8", "encoder_options": {"stem": "small", "width": 4}}
-    recipe = kb.recipes.Recipe(
-        **small, method="Method", views_policy="multi_crop", views_options={"small_sizes": (5, 6), "flip": 0.0}
-    )
+    options = {"small_sizes": (5, 6), "flip": 0.0, "jitter_probability": 0.0, "grayscale": 0.0, "blur": 0.0}
+    recipe = kb.recipes.Recipe(**small, method="Method", views_policy="multi_crop", views_options=options)
     model = recipe.build(num_images=16, seed=0)
     assert model.encoder.input_shape == (None, None, None, 3) and model.views.count == 4
     model.fit(images(), batch_size=8, verbose=0)

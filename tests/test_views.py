@@ -73,7 +73,8 @@ def test_one_image_and_inference():
     assert [view.shape for view in crops()(images[0], step=0)] == [(*size, 3) for size in sizes]
     assert crops().compute_output_shape(images.shape) == tuple((6, *size, 3) for size in sizes)
     for view, one in zip(crops()(images, step=0), crops()(images[:1], step=0), strict=True):
-        np.testing.assert_array_equal(view[:1], one)
+        # XLA compiles one kernel per batch size, and they round differently.
+        np.testing.assert_allclose(view[:1], one, atol=1e-3)
     resized = crops()(images, training=False)
     np.testing.assert_array_equal(resized[0], view_a)
     assert [view.shape for view in resized] == [(6, *size, 3) for size in sizes]
