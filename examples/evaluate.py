@@ -86,6 +86,11 @@ def load_images(size):
     if FLAGS.data_dir is None and FLAGS.dataset is None:
         train, test = image_data.digits()
     else:
+        if size is None and FLAGS.stored_size is None:
+            raise ValueError(
+                "An encoder of free size needs the size of the images. Received: no --stored_size. Pass the image size "
+                "of the pre-training, such as --stored_size=224."
+            )
         stored_size = FLAGS.stored_size or kb.data.inference_size(size)
         per_class = {"train_per_class": FLAGS.train_per_class, "test_per_class": FLAGS.test_per_class}
         train, test = kb.data.load(FLAGS.data_dir, image_size=stored_size, dataset=FLAGS.dataset, **per_class)
@@ -135,7 +140,7 @@ def evaluate_features(name, encoder, train, test):
 
 def detect(encoder, train, test, options):
     """Trains a detector on scenes, three images wide, of training images and tests it on scenes of test images."""
-    size = encoder.input_shape[1]
+    size = encoder.input_shape[1] or train.image_size
     geometry = {"size": 3 * size, "sides": (round(0.6 * size), round(1.25 * size))}
     scenes = [
         kb.data.scenes(*sample(images, 2000), count=count, seed=FLAGS.seed + number, **geometry)

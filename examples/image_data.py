@@ -69,6 +69,12 @@ def omitted_transforms(settings):
 def training_batches(train, views, recipe, settings, seed):
     """Returns batches of stored images, or of pairs of crops by the first transforms of `views`."""
     if settings.crops_from_files:
+        if views.count != 2:
+            raise ValueError(
+                "Crops from files come in pairs, one crop for each of two views. "
+                f"Received: {views.count} views. Set crops_from_files=False in examples/image_data.py, so that the "
+                "model crops the stored images, or choose a recipe with two views."
+            )
         return train.crop_pairs(recipe.batch_size, (views.layers_a[0], views.layers_b[0]), seed=seed)
     return train.batches(recipe.batch_size, seed=seed)
 

@@ -169,9 +169,9 @@ def prepare(strategy):
         # There are no files to crop from.
         settings = dataclasses.replace(settings, crops_from_files=False)
     views = recipe.views(FLAGS.seed)
+    batches = image_data.training_batches(train, views, recipe, settings, FLAGS.seed)
     with strategy.scope():
         model = recipe.build(len(train), FLAGS.seed, without=image_data.omitted_transforms(settings))
-    batches = image_data.training_batches(train, views, recipe, settings, FLAGS.seed)
     batches.check(strategy.num_replicas_in_sync)
     replicas = strategy.num_replicas_in_sync
     return Run(chief, replicas, output, recipe, settings, train, test, views, model, batches, probes)

@@ -1,7 +1,8 @@
-"""Draws the two views of some images. Look at them before you train for hours.
+"""Draws the views of some images. Look at them before you train for hours.
 
     python examples/show_views.py                                     # two photographs that ship with scikit-learn
     python examples/show_views.py --data_dir=photos --policy=simclr
+    python examples/show_views.py --policy=multi_crop --image_size=160
     python examples/show_views.py --without=jitter --without=grayscale
 
 It takes a few seconds, and prints the name of the picture and the number of images.
@@ -19,7 +20,7 @@ from PIL import Image, ImageOps
 
 import keras_barlow as kb
 
-POLICIES = ("barlow_twins", "cifar", "keras_cv_barlow_twins", "multi_channel", "simclr")
+POLICIES = sorted((*kb.views.policies.POLICIES, "keras_cv_barlow_twins"))
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder, .zip or .npz of images; two photographs from scikit-learn by default.")

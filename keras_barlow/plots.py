@@ -1,5 +1,7 @@
 """Figures of a training run, as PNG files. All images are on 0..255."""
 
+import string
+
 import numpy as np
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
@@ -8,10 +10,12 @@ _DPI = 120
 
 
 def plot_views(views, images, path="views.png", step=0):
-    """Plots a grid of three rows: the images, view A and view B. Look at it before you start training.
+    """Plots a grid of the images in the first row and each view in a row below. Look at it before you start training.
+
+    Small crops are enlarged to the size of a cell, without interpolation.
 
     Args:
-        views: `keras_barlow.views.Views`, or another layer that returns `(view_a, view_b)`.
+        views: `keras_barlow.views.Views`, or another layer that returns a tuple of views.
         images: Array `(n, height, width, 3)` on 0..255, or a list of such images of any size.
         path: PNG file to write.
         step: Number that selects the random draws (see `Views`).
@@ -19,11 +23,14 @@ def plot_views(views, images, path="views.png", step=0):
     Returns:
         `path`.
     """
-    pairs = [views(np.asarray(image)[None], step=step + number) for number, image in enumerate(images)]
-    view_a, view_b = ([np.asarray(view[0]) for view in side] for side in zip(*pairs, strict=True))
-    figure = Figure(figsize=(1.1 * len(images), 3.6), layout="constrained")
-    axes = figure.subplots(3, len(images), squeeze=False)
-    for row, (name, batch) in enumerate((("image", images), ("view A", view_a), ("view B", view_b))):
+    columns = [views(np.asarray(image)[None], step=step + number) for number, image in enumerate(images)]
+    rows = {"image": images}
+    for index, view in enumerate(zip(*columns, strict=True)):
+        letter = string.ascii_uppercase[index : index + 1] or index + 1
+        rows[f"view {letter}"] = [np.asarray(image[0]) for image in view]
+    figure = Figure(figsize=(1.1 * len(images), 1.2 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), len(images), squeeze=False)
+    for row, (name, batch) in enumerate(rows.items()):
         for column, image in enumerate(batch):
             _show(axes[row, column], image)
         axes[row, 0].set_ylabel(name)

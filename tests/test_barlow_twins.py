@@ -445,7 +445,7 @@ class TestBadInput:
         model.views = kb.views.Views(
             [kb.augmentations.RandomResizedCrop(8, 8)], [kb.augmentations.RandomResizedCrop(6, 6)]
         )
-        with pytest.raises(ValueError, match=r"two views must have one shape.*Received"):
+        with pytest.raises(ValueError, match=r"input shape of the encoder.*Received: views of shape \(6, 6, 3\)"):
             model.fit(images(), batch_size=4, verbose=0)
 
     def test_single_images_without_views_and_pairs_with_views_are_rejected(self):

@@ -1,5 +1,7 @@
 """The base class of all random transforms: draws from the table of random numbers and applies the result."""
 
+import numbers
+
 import keras
 from keras import ops
 
@@ -9,7 +11,7 @@ from keras_barlow.augmentations.fusion import to_images, to_planes
 
 def check_probability(probability):
     """Checks that a probability is in [0, 1] and converts it to a float."""
-    if not 0 <= probability <= 1:
+    if not isinstance(probability, numbers.Real) or not 0 <= probability <= 1:
         raise ValueError(f"`probability` must be in [0, 1]. Received: probability={probability}. Use such a number.")
     return float(probability)
 

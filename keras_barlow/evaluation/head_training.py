@@ -133,7 +133,9 @@ def train_heads(
     size = encoder.input_shape[1]
     views = None
     if augment:
-        layers = [augmentations.RandomResizedCrop(size, size, seed=seed), augmentations.RandomFlip(seed=seed + 1)]
+        # An encoder of free size takes crops of the size of the images.
+        sides = train.image_shape[:2] if size is None else (size, size)
+        layers = [augmentations.RandomResizedCrop(*sides, seed=seed), augmentations.RandomFlip(seed=seed + 1)]
         views = keras.Sequential(layers, name="crop_and_flip")
     model = Heads(
         encoder,

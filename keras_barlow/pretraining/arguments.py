@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_barlow import data, image_scale
-from keras_barlow.pretraining import batch_sizes, batch_views, checks
+from keras_barlow.pretraining import batch_sizes, batch_views, checks, view_checks
 
 _DEFAULT_BATCH = 32
 
@@ -180,7 +180,7 @@ def _check_array(model, x, batch_size, validation_split=0.0, steps_per_epoch=Non
 
 def _check_images(model, x):
     if model.views is None:
-        checks.checked_pair(x, model.encoder)
+        view_checks.checked_pair(x, model.encoder)
     else:
         batch_views.images_of(x, model.views, model.encoder)
 

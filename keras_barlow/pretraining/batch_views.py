@@ -4,7 +4,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_barlow import views as view_policies
-from keras_barlow.pretraining import batch_sizes, checks, tensorflow_step
+from keras_barlow.pretraining import batch_sizes, checks, tensorflow_step, view_checks
 
 
 def images_of(x, views, encoder):
@@ -16,12 +16,12 @@ def images_of(x, views, encoder):
         encoder: Built `keras.Model`.
 
     Returns:
-        Tensor `(batch, height, width, channels)`; a pair of crops where the views leave the crop out.
+        Tensor `(batch, height, width, channels)`, or a pair of crops if the views accept crops.
 
     Raises:
         ValueError: If the views cannot be drawn from it.
     """
-    return checks.checked_images(x, encoder, crops=getattr(views, "takes_crops", False))
+    return view_checks.checked_images(x, encoder, crops=getattr(views, "takes_crops", False))
 
 
 def draw(data, views, encoder, step, limits):
@@ -35,17 +35,16 @@ def draw(data, views, encoder, step, limits):
         limits: `batch_sizes.RowLimits` of the method.
 
     Returns:
-        Tuple of float tensors `(batch, height, width, channels)`.
+        Tuple of float tensors `(batch, height, width, channels)`, one per view; their sizes may differ.
 
     Raises:
-        ValueError: If the batch has another structure or too few images, or the views another size than the encoder
-            takes.
+        ValueError: If the batch has another structure or a wrong size, or the encoder does not take the size of a view.
     """
     x = checks.unpacked_images(data)
     if views is None:
-        drawn = _checked(checks.checked_pair(x, encoder), encoder)
+        drawn = view_checks.checked_sizes(view_checks.checked_pair(x, encoder), encoder)
     else:
-        drawn = _checked(view_policies.drawn(views, images_of(x, views, encoder), step), encoder)
+        drawn = view_checks.checked_sizes(view_policies.drawn(views, images_of(x, views, encoder), step), encoder)
     return batch_sizes.checked_rows(drawn[0], limits), *drawn[1:]
 
 
@@ -69,24 +68,18 @@ def micro_batches(data, views, encoder, step, limits, count, networks):
     """
     x = checks.unpacked_images(data)
     if views is None:
-        tensors, images = checks.checked_pair(x, encoder), ()
+        tensors, images = view_checks.checked_pair(x, encoder), ()
 
         def views_of(rows):
-            return _checked(rows, encoder)
+            return view_checks.checked_sizes(rows, encoder)
     else:
         images = tf.nest.flatten(images_of(x, views, encoder))
         tensors = [*images, *views.draw(ops.shape(images[0])[0], step)]
 
         def views_of(rows):
             crops, tables = rows[: len(images)], rows[len(images) :]
-            return _checked(views.apply(crops if len(crops) > 1 else crops[0], tables), encoder)
+            return view_checks.checked_sizes(views.apply(crops if len(crops) > 1 else crops[0], tables), encoder)
 
     tensors = [batch_sizes.checked_rows(tensors[0], limits), *tensors[1:]]
     tensors = batch_sizes.checked_micro_batches(tensors, count, networks)
     return tensorflow_step.micro_batches(tensors, count, views_of)
-
-
-def _checked(views, encoder):
-    checks.check_shapes(*views)
-    checks.check_view_shape(views[0], encoder)
-    return tuple(views)

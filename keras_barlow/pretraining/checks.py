@@ -1,16 +1,10 @@
-"""Checks of batches, sizes and optimizers. Each error states the rule, what was received and the remedy."""
+"""Checks of batches, losses and optimizers. Each error states the rule, what was received and the remedy."""
 
 import numbers
 
 import keras
-import tensorflow as tf
 
-from keras_barlow import distribution, image_scale, losses
-
-
-def image_shape(encoder):
-    """`(height, width, channels)` of an encoder's images, with None for unknown sizes."""
-    return tuple(getattr(encoder, "input_shape", None) or (None,) * 4)[1:]
+from keras_barlow import distribution, losses
 
 
 def checked_loss(loss):
@@ -23,16 +17,10 @@ def checked_loss(loss):
     return loss
 
 
-def check_views_repeat(views, encoder):
-    """Refuses views that cannot be drawn twice, as micro-batches need."""
-    if views is None:
-        return
-    if not hasattr(views, "check_repeatable"):
-        raise ValueError(
-            "With accumulation_steps > 1, `views` must be a keras_barlow.views.Views, whose draws can be repeated, or "
-            f"None if the data holds pairs. Received: views={views!r}"
-        )
-    views.check_repeatable(image_shape(encoder))
+def check_accumulation_steps(count):
+    """Refuses a number of micro-batches below 1."""
+    if count < 1:
+        raise ValueError(f"`accumulation_steps` must be at least 1. Received: accumulation_steps={count}")
 
 
 def check_optimizer(optimizer, replicas):
@@ -107,68 +95,6 @@ def image_of(x):
             f"{sorted(x)}. Use dataset.map(lambda features: features[...]) with the key of the images."
         )
     return x["image"]
-
-
-def checked_images(x, encoder, crops=False):
-    """The images of a batch, if they can be passed to the views. With `crops`, pairs of crops are accepted too."""
-    x = image_of(x)
-    if crops and isinstance(x, (tuple, list)) and len(x) == 2:
-        check_shapes(*x)
-        return tuple(checked_images(crop, encoder) for crop in x)
-    if isinstance(x, (tuple, list)):
-        raise ValueError(
-            f"This model draws its views from one batch of images. Received: {len(x)} tensors as input. Create the "
-            "model with views=None if the data holds pairs of views, or with views without the crop "
-            '(without="crop") if it holds pairs of crops.'
-        )
-    image_scale.check_image_dtype(x)
-    rule = "Images must have the shape (batch, height, width, channels). Received: images.shape="
-    if getattr(x.shape, "rank", 4) is None or (len(x.shape) == 4 and x.shape[-1] is None):
-        height, width, channels = (size or "..." for size in image_shape(encoder))
-        raise ValueError(
-            f"{rule}{x.shape}, whose channels are unknown. Set the shape of these images, for example with "
-            f"dataset.map(lambda images: tf.ensure_shape(images, (None, {height}, {width}, {channels})))."
-        )
-    shape = tuple(x.shape)
-    if len(shape) != 4:
-        raise ValueError(f"{rule}{shape}")
-    channels = image_shape(encoder)[-1]
-    if channels is not None and shape[-1] != channels and shape[1] == channels:
-        raise ValueError(f"{rule}{shape}, with the channels first. Use np.moveaxis(images, 1, -1).")
-    return x
-
-
-def checked_pair(x, encoder):
-    """The two views of a batch of data that holds views."""
-    if not isinstance(x, (tuple, list)) or len(x) != 2:
-        raise ValueError(
-            "With views=None the data must hold pairs: ((view_a, view_b),) or ((view_a, view_b), labels). "
-            f"Received: {'single images' if not isinstance(x, (tuple, list)) else f'{len(x)} tensors'} as input. "
-            "Pass views=keras_barlow.views.barlow_twins(image_size) to draw the views in the model."
-        )
-    check_shapes(*x)
-    return tuple(checked_images(view, encoder) for view in x)
-
-
-def check_view_shape(view, encoder):
-    """Refuses views that do not have the input shape of the encoder."""
-    wanted = image_shape(encoder)
-    shape = tuple(view.shape[1:])
-    if any(None not in (size, other) and size != other for size, other in zip(shape, wanted, strict=True)):
-        raise ValueError(
-            f"Views must have the input shape of the encoder, {wanted}. Received: views of shape {shape}. Set the size "
-            f"of the views, as in keras_barlow.views.barlow_twins(image_size={wanted[0]}), or build the encoder with "
-            f"input_shape={shape}."
-        )
-
-
-def check_shapes(view_a, view_b):
-    """Refuses two views of different shapes."""
-    if not tf.TensorShape(view_a.shape).is_compatible_with(view_b.shape):
-        raise ValueError(
-            "The two views must have one shape. "
-            f"Received: view_a.shape={tuple(view_a.shape)}, view_b.shape={tuple(view_b.shape)}"
-        )
 
 
 def checked_count(value, name, least):

@@ -16,6 +16,7 @@ from keras_barlow.pretraining import (
     penalties,
     step_logs,
     tensorflow_step,
+    view_checks,
 )
 from keras_barlow.pretraining.batch_counter import CountsBatches
 from keras_barlow.pretraining.constructor_config import ConstructorConfig
@@ -58,6 +59,7 @@ class JointEmbedding(
     Attributes:
         default_loss: Class of the loss of the method.
         embedding_shape: `(None, D)`.
+        max_views: Class attribute: the largest number of views that the method compares. None for any number.
 
     Call arguments:
         images: uint8 or float tensor `(batch, height, width, channels)` on 0..255.
@@ -71,21 +73,17 @@ class JointEmbedding(
     """
 
     default_loss = None
+    max_views = 2
 
     def __init__(self, encoder, projector, views, loss, accumulation_steps=1, skip_nonfinite=False, **kwargs):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.encoder = encoder = networks.checked_encoder(encoder)
         self.projector, self.embedding_shape = networks.built(projector, encoder.output_shape, "projector")
-        self.views = views
+        checks.check_accumulation_steps(accumulation_steps)
+        self.views = view_checks.checked_views(views, encoder, accumulation_steps, type(self))
         loss = self.default_loss() if loss is None and self.default_loss else loss
         self.loss = checks.checked_loss(loss)
-        if accumulation_steps < 1:
-            raise ValueError(
-                f"`accumulation_steps` must be at least 1. Received: accumulation_steps={accumulation_steps}"
-            )
-        if accumulation_steps > 1:
-            checks.check_views_repeat(views, encoder)
         self.accumulation_steps = accumulation_steps
         self.skip_nonfinite = skip_nonfinite
         self.start_counting()
@@ -270,6 +268,7 @@ class JointEmbedding(
 
     def _embed(self, views, training=True):
         """The embeddings of views in full precision, and the penalties of the forward passes."""
+        view_checks.check_count(len(views), type(self))
         with self._recorder as passes:
             embeddings = self.embeddings(views, training=training)
         return tuple(map(penalties.full_precision, embeddings)), passes

@@ -1,6 +1,6 @@
 """Recipes for MoCo. Each opens with its command, hardware, duration and expected accuracy on frozen features.
 
-The recipes for CIFAR-10 with ResNet-18 follow solo-learn, those for ImageNet the paper. Here the loss is that of MoCo v2.
+The recipes for CIFAR-10 with ResNet-18 follow solo-learn, those for ImageNet the paper.
 """
 
 from keras_barlow.recipes import barlow_twins_recipes as base
@@ -24,8 +24,8 @@ CIFAR10_SMALL = base.CIFAR10_SMALL.with_method(
 )
 
 # python examples/pretrain.py --method=moco --recipe=cifar10_resnet18 --dataset=cifar10 --download
-# One GPU; not yet run to the end, so the hours are not known. Expected: 92.94 linear (online), as reported by solo-learn,
-# whose MoCo v2+ has a symmetric loss.
+# One GPU; not yet run to the end, so the hours are not known. Expected:
+# 92.94 linear (online), as reported by solo-learn for MoCo v2+, which has a symmetric loss.
 CIFAR10_RESNET18 = base.CIFAR10_RESNET18.with_method(
     "cifar10_resnet18_moco",
     "MoCo",

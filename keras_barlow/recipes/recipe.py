@@ -39,12 +39,14 @@ class Recipe:
             of the predictor.
         warmup_epochs: Epochs of linear warm-up.
         final_fraction: Learning rate at the end of the cosine schedule, as a fraction of the peak. 1 keeps it constant.
-        views_options: Arguments of `views.barlow_twins`, such as `crop_scale`.
+        views_policy: Name of a policy in `views`: `"barlow_twins"`, `"cifar"`, `"multi_channel"`, `"multi_crop"` or
+            `"simclr"`. The encoder for `"multi_crop"` takes images of any size.
+        views_options: Arguments of that policy and of `views.policy`, such as `crop_scale`.
         precision: Keras dtype policy, `"float32"` or `"mixed_bfloat16"`.
         knn_k: Number of neighbors of the k-NN that evaluates the features.
 
     Raises:
-        ValueError: If an encoder, method, optimizer or option does not exist.
+        ValueError: If an encoder, method, optimizer, policy or option does not exist.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Recipe:
     optimizer_options: dict = dataclasses.field(default_factory=dict)
     warmup_epochs: int = 0
     final_fraction: float = 1.0
+    views_policy: str = "barlow_twins"
     views_options: dict = dataclasses.field(default_factory=dict)
     precision: str = "float32"
     knn_k: int = 200
@@ -71,6 +74,7 @@ class Recipe:
         _check_known(self.encoder, encoders.__all__, "`encoder` must be a function of `encoders`")
         _check_known(self.method, methods.__all__, "`method` must be a class of `methods`")
         _check_known(self.optimizer, _OPTIMIZERS, "`optimizer` must be 'adam', 'lars' or 'sgd'")
+        _check_known(self.views_policy, views.policies.POLICIES, "`views_policy` must be a policy of `views`")
         for field, known in self._known_options().items():
             for option in getattr(self, field):
                 _check_known(option, known, f"`{field}` must hold arguments that exist")
@@ -172,7 +176,8 @@ class Recipe:
         Returns:
             A `views.Views` layer.
         """
-        return views.barlow_twins(self.image_size, seed=seed, without=without, **self.views_options)
+        policy = getattr(views, self.views_policy)
+        return policy(self.image_size, seed=seed, without=without, **self.views_options)
 
     def _model(self, seed, without, steps_per_epoch):
         method, options = getattr(methods, self.method), dict(self.method_options)
@@ -193,7 +198,9 @@ class Recipe:
             options["kernel_initializer"] = keras.initializers.VarianceScaling(*options.pop("kernel_variance"))
         # Synchronized, so that the run does not depend on the number of replicas. No effect on a single one.
         options = {"synchronized": True, **options}
-        return getattr(encoders, self.encoder)(input_shape=(self.image_size, self.image_size, 3), **options)
+        # Crops of several sizes need an encoder that takes any size.
+        side = None if self.views_policy == "multi_crop" else self.image_size
+        return getattr(encoders, self.encoder)(input_shape=(side, side, 3), **options)
 
     def _projector(self, widths, **options):
         return Projector(widths, **{"synchronized": True, **options})
@@ -225,6 +232,7 @@ class Recipe:
         """Option names of each dictionary: arguments of the callable, except those that `build` passes itself."""
         # Encoders of one family, such as `resnet18`, pass their keyword arguments on to `resnet`.
         encoder_names = _parameters(getattr(encoders, self.encoder), encoders.resnet) | {"kernel_variance"}
+        policy = getattr(views, self.views_policy)
         method = getattr(methods, self.method)
         optimizer_names = _parameters(_OPTIMIZERS[self.optimizer])
         if self.optimizer == "sgd" and "predictor" in _parameters(method):
@@ -235,7 +243,7 @@ class Recipe:
             "method_options": _parameters(method) - {"encoder", "projector", "views", "loss", "total_steps"},
             "loss_options": _parameters(method.default_loss),
             "optimizer_options": optimizer_names - {"learning_rate"},
-            "views_options": _parameters(views.barlow_twins, views.policy) - {"image_size", "seed", "without"},
+            "views_options": _parameters(policy, views.policy) - {"image_size", "seed", "without"},
         }
 
 

@@ -22,7 +22,8 @@ CIFAR10_SMALL = base.CIFAR10_SMALL.with_method(
 )
 
 # python examples/pretrain.py --method=simclr --recipe=cifar10_resnet18 --dataset=cifar10 --download
-# One GPU; not yet run to the end, so the hours are not known. Expected: 90.74 linear (online), as reported by solo-learn.
+# One GPU; not yet run to the end, so the hours are not known. Expected:
+# 90.74 linear (online), as reported by solo-learn.
 CIFAR10_RESNET18 = base.CIFAR10_RESNET18.with_method(
     "cifar10_resnet18_simclr",
     "SimCLR",

@@ -24,8 +24,9 @@ CIFAR10_SMALL = base.CIFAR10_SMALL.with_method(
 )
 
 # python examples/pretrain.py --method=swav --recipe=cifar10_resnet18 --dataset=cifar10 --download
-# One GPU; not yet run to the end, so the hours are not known. Expected: 89.17 linear (online), as reported by solo-learn
-# with 3,000 prototypes and a queue, which a batch of 256 cannot fill without it.
+# One GPU; not yet run to the end, so the hours are not known. Expected:
+# 89.17 linear (online), as reported by solo-learn with 3,000 prototypes and a queue. Without the queue,
+# a batch of 256 fills 256 prototypes.
 CIFAR10_RESNET18 = base.CIFAR10_RESNET18.with_method(
     "cifar10_resnet18_swav",
     "SwAV",

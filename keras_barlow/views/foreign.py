@@ -64,29 +64,29 @@ def check_repeatable(layers, image_shape):
 
 
 def drawn(views, images, step):
-    """Draws the two views of a batch with the views layer of a model, which may be a custom layer.
+    """Draws the views of a batch with the views layer of a model, which may be a custom layer.
 
     Args:
-        views: `Views`, or a layer that maps images to a pair of views. Its `call` receives `training` and `step` if it
+        views: `Views`, or a layer that maps images to a tuple of views. Its `call` receives `training` and `step` if it
             accepts them.
         images: Float or uint8 tensor `(batch, height, width, channels)` on 0..255, or a pair of crops.
         step: Number of the training step, an integer or a scalar integer tensor.
 
     Returns:
-        The pair `(view_a, view_b)`.
+        A tuple of at least two views.
 
     Raises:
-        ValueError: If the layer does not return a pair.
+        ValueError: If the layer does not return at least two views.
     """
     parameters = inspect.signature(getattr(views, "call", views)).parameters.values()
     takes_kwargs = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
     names = {parameter.name for parameter in parameters}
     options = {"training": True, "step": step}
-    pair = views(images, **{name: value for name, value in options.items() if takes_kwargs or name in names})
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+    result = views(images, **{name: value for name, value in options.items() if takes_kwargs or name in names})
+    if not isinstance(result, (tuple, list)) or len(result) < 2:
+        received = f"{len(result)} view(s)" if isinstance(result, (tuple, list)) else type(result).__name__
         raise ValueError(
-            "`views` must return a pair (view_a, view_b) for a batch of images. "
-            f"Received: {len(pair) if isinstance(pair, (tuple, list)) else type(pair).__name__} from {views!r}. "
-            "Return view_a, view_b from its `call`."
+            "`views` must return a tuple of at least two views of a batch of images, such as the pair "
+            f"(view_a, view_b). Received: {received} from {views!r}. Return view_a, view_b from its `call`."
         )
-    return pair
+    return tuple(result)

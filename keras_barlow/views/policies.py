@@ -1,8 +1,13 @@
 """View policies: lists of transforms with the settings of the papers."""
 
+import numbers
+import operator
+
 from keras_barlow import augmentations
 from keras_barlow.views.layer import Views
 
+# Policies that share the arguments `image_size` and `seed`, and those of `policy`.
+POLICIES = ("barlow_twins", "cifar", "multi_channel", "multi_crop", "simclr")
 TRANSFORMS = ("crop", "flip", "jitter", "grayscale", "blur", "solarization")
 # The policy of Barlow Twins (appendix A of the paper). Blur and solarization have one probability for each view.
 CROP_SCALE = (0.08, 1.0)
@@ -16,6 +21,8 @@ BLUR = (1.0, 0.1)
 BLUR_SIGMA = (0.1, 2.0)
 SOLARIZATION = (0.0, 0.2)
 SOLARIZATION_THRESHOLD = 128
+# SimCLR's color distortion at strength 1.
+SIMCLR_JITTER = (0.8, 0.8, 0.8, 0.2)
 
 
 def policy(
@@ -48,21 +55,21 @@ def policy(
         are omitted.
 
     Raises:
-        ValueError: If `without` contains an unknown name.
+        ValueError: If `without` contains an unknown name, or a size is not a positive integer.
 
     Example:
 
     >>> [layer.__class__.__name__ for layer in policy(32, blur=1.0, without=("jitter",))]
     ['RandomResizedCrop', 'RandomFlip', 'RandomGrayscale', 'RandomGaussianBlur']
     """
-    without = (without,) if isinstance(without, str) else tuple(without)
+    without = _names(without)
     unknown = sorted(set(without) - set(TRANSFORMS))
     if unknown:
         raise ValueError(
             f"`without` takes names of transforms: {', '.join(TRANSFORMS)}. "
             f"Received: {', '.join(map(repr, unknown))}. Use names from this list."
         )
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    height, width = _sides(image_size)
     layers = {
         "crop": augmentations.RandomResizedCrop(height, width, scale=crop_scale, ratio=CROP_RATIO),
         "flip": augmentations.RandomFlip(flip),
@@ -120,7 +127,7 @@ def cifar(image_size=32, seed=None, **shared):
     >>> [len(layers) for layers in (cifar().layers_a, cifar().layers_b)]
     [4, 5]
     """
-    return barlow_twins(image_size, blur=(0.0, 0.0), seed=seed, **shared)
+    return barlow_twins(image_size, seed=seed, **{"blur": (0.0, 0.0), **shared})
 
 
 def simclr(image_size, strength=1.0, seed=None, **shared):
@@ -143,9 +150,69 @@ def simclr(image_size, strength=1.0, seed=None, **shared):
     References:
         Chen et al.: A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020, appendix A.
     """
-    jitter = tuple(strength * amount for amount in (0.8, 0.8, 0.8, 0.2))
+    jitter = tuple(strength * amount for amount in SIMCLR_JITTER)
     settings = {"jitter": jitter, "blur": 0.5, **shared}
     return Views(policy(image_size, **settings), policy(image_size, **settings), seed=seed)
+
+
+def multi_crop(
+    image_size,
+    small_sizes=(96,) * 6,
+    crop_scale=(0.14, 1.0),
+    small_scale=(0.05, 0.14),
+    blur=0.5,
+    solarization=0.0,
+    jitter=SIMCLR_JITTER,
+    seed=None,
+    **shared,
+):
+    """The views of SwAV: two large crops, and small crops that add comparisons at little cost.
+
+    The encoder must take images of any size: build it with `input_shape=(None, None, 3)`.
+
+    Args:
+        image_size: Side of the two large views in pixels, or `(height, width)`.
+        small_sizes: Side of each small view in pixels, or `(height, width)`, one entry per view. `()` leaves two views.
+        crop_scale: `(low, high)`, range of the fraction of the image's area that a large crop keeps.
+        small_scale: `(low, high)`, range of the fraction of the image's area that a small crop keeps.
+        blur: Probability of Gaussian blur.
+        solarization: Probability of solarization.
+        jitter: Tuple with the strengths of brightness, contrast, saturation and hue.
+        seed: Integer seed of the random numbers, or None for a random one.
+        **shared: Further arguments of `policy`, for all views.
+
+    Returns:
+        A `Views` layer. The large views come first.
+
+    Raises:
+        ValueError: If a size is not a positive integer or a pair of them, or small views leave out the crop.
+
+    Example:
+
+    >>> import numpy as np
+    >>> views = multi_crop(image_size=32, small_sizes=(16, 16, 12), seed=0)
+    >>> [view.shape[1] for view in views(np.zeros((2, 40, 40, 3), "uint8"))]
+    [32, 32, 16, 16, 12]
+
+    References:
+        Caron et al.: Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, NeurIPS 2020,
+        https://arxiv.org/abs/2006.09882
+    """
+    if not isinstance(small_sizes, (tuple, list)):
+        raise ValueError(
+            "`small_sizes` must be a tuple or list of sizes, one per small view. "
+            f"Received: small_sizes={small_sizes!r}. Use small_sizes=(96,) * 6 for six views of 96 pixels."
+        )
+    if small_sizes and "crop" in _names(shared.get("without", ())):
+        raise ValueError(
+            "Small views need the crop: without it, all views have the size of the images. "
+            f"Received: without={shared['without']!r} with {len(small_sizes)} small views. Keep the crop, or use "
+            "small_sizes=()."
+        )
+    settings = {"blur": blur, "solarization": solarization, "jitter": jitter, **shared}
+    large_a, large_b = (policy(image_size, crop_scale, **settings) for _ in range(2))
+    small = [policy(size, small_scale, **settings) for size in small_sizes]
+    return Views(large_a, large_b, seed=seed, further=small)
 
 
 def multi_channel(image_size, blur=(0.5, 0.1), seed=None, **shared):
@@ -169,5 +236,23 @@ def multi_channel(image_size, blur=(0.5, 0.1), seed=None, **shared):
     >>> [view.shape[-1] for view in multi_channel(image_size=8, seed=0)(np.zeros((2, 9, 9, 13), "uint8"))]
     [13, 13]
     """
-    without_color = {"jitter_probability": 0.0, "grayscale": 0.0}
-    return barlow_twins(image_size, blur=blur, solarization=(0.0, 0.0), seed=seed, **without_color, **shared)
+    without_color = {"jitter_probability": 0.0, "grayscale": 0.0, "solarization": (0.0, 0.0)}
+    return barlow_twins(image_size, blur=blur, seed=seed, **{**without_color, **shared})
+
+
+def _names(without):
+    return (without,) if isinstance(without, str) else tuple(without)
+
+
+def _sides(size):
+    """Height and width of views in pixels."""
+    try:
+        height, width = map(operator.index, (size, size) if isinstance(size, numbers.Integral) else size)
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 1:
+        raise ValueError(
+            "The size of a view must be a positive integer, or a pair (height, width) of them. "
+            f"Received: {size!r}. Use a number of pixels, such as 224."
+        )
+    return height, width
