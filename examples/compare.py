@@ -182,7 +182,7 @@ def train(run, arguments, lock):
     if (run.folder / "results.json").exists():
         return None
     lines = log.read_text(errors="replace").split("\n")
-    error = next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {process.returncode}")
+    error = next((line.strip()[-500:] for line in reversed(lines) if line.strip()), f"exit code {process.returncode}")
     print(f"{run.method}, seed {run.seed} failed: {error}", flush=True)
     return error
 

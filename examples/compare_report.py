@@ -55,8 +55,8 @@ def write(output, results, recipes):
     lines = [
         f"# Methods on {image_data.dataset_name(first)}, {' to '.join(map(str, epochs))} epochs",
         "",
-        "Top-1 accuracy on frozen features in percent: mean over the seeds, and range. On the right, published figures",
-        "(sources: `keras_barlow/recipes/published.py`): ImageNet with ResNet-50 and two views, CIFAR-10 with ResNet-18.",
+        "Top-1 accuracy on frozen features in percent: mean over the seeds, and range. On the right, published ones:",
+        "ImageNet with ResNet-50 and two views, CIFAR-10 with ResNet-18 (sources: keras_barlow/recipes/published.py).",
         "",
         f"| | {' | '.join(columns)} |",
         "|---" * (len(columns) + 1) + "|",
