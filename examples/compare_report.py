@@ -105,7 +105,7 @@ def orders(results, published, titles):
             lines += [
                 f"- Published, {source}: {ranking({title: theirs[title] for title in both})}",
                 f"  - Here, {METRICS[metric]}: {ranking(means)}",
-                f"  - In the other order: {', '.join(reversed_pairs(here, means, theirs)) or 'none'}",
+                *reversed_pairs(here, means, theirs),
             ]
     return lines
 
@@ -120,11 +120,14 @@ def ranking(scores):
 
 
 def reversed_pairs(here, means, theirs):
-    """Describes the pairs of methods whose order is not the published one."""
+    """Returns lines with the pairs of methods whose order is not the published one."""
+    pairs = {"by more than the range of the seeds": [], "within the range of the seeds": []}
+    clearly, barely = pairs.values()
     for better, worse in itertools.permutations(means, 2):
         if means[better] > means[worse] and theirs[better] < theirs[worse]:
-            certain = min(here[better]) > max(here[worse])
-            yield f"{better} over {worse}" + ("" if certain else " (the ranges of the seeds overlap)")
+            apart = min(here[better]) > max(here[worse]) and min(len(here[better]), len(here[worse])) > 1
+            (clearly if apart else barely).append(f"{better} over {worse}")
+    return [f"  - Reversed, {how}: {', '.join(names)}" for how, names in pairs.items() if names]
 
 
 def draw(results, published, titles, path):
