@@ -132,7 +132,7 @@ def reversed_pairs(here, means, theirs):
 
 def draw(results, published, titles, path):
     """Draws a dot per seed and a line at the mean for each metric, and the published figures beside them."""
-    figure = Figure(figsize=(14, 1.8 + 0.42 * len(results)), layout="constrained")
+    figure = Figure(figsize=(14, 1.7 + 0.42 * len(results)), layout="constrained")
     axes = figure.subplots(1, len(METRICS) + 1, sharey=True)
     for axis, (metric, name) in zip(axes, METRICS.items(), strict=False):
         for place, runs in enumerate(results.values()):
@@ -148,7 +148,7 @@ def draw(results, published, titles, path):
             axes[-1].scatter(*zip(*known, strict=True), marker=marker, label=source, s=30)
     axes[-1].set_title("published")
     if axes[-1].collections:
-        axes[-1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.28 - 0.4 / len(results)), frameon=False)
+        figure.legend(loc="outside lower right", ncols=len(PUBLISHED), frameon=False)
     axes[0].set_yticks(range(len(results)), [titles[method] for method in results])
     axes[0].set_ylim(len(results) - 0.5, -0.5)
     for axis in axes:
