@@ -2,7 +2,7 @@
 
     python benchmarks/methods_torch.py --images=digits0.npz --write_images --seed=0
     python benchmarks/methods_torch.py --images=digits0.npz --seed=0 --method=simclr --lightly=unpacked \\
-        --features=simclr0.npz --output=simclr0.json
+        --projector=256,128 --features=simclr0.npz --output=simclr0.json
 
 The first command draws the images that `pretrain.py --seed=0` trains on. The second trains an encoder on them, writes
 its features, and evaluates them with `keras_barlow.evaluation.evaluate_features`, as pretrain.py does; `--evaluate`
@@ -11,9 +11,10 @@ repeats only the evaluation. It prints one line of JSON per epoch, and one with 
 `unpacked` contains the package `lightly`: `python -m zipfile -e lightly-1.6.0-py3-none-any.whl unpacked`. It needs
 PyTorch, but neither torchvision nor lightly's other requirements.
 
-The network, its initial distribution, the optimizer, the schedule and the views are those of the recipe, as flags with
-the recipe's values as defaults. The views are drawn by PIL in the same process. They differ from the recipe's only in
-that PIL rounds the pixels to integers after each transform. On two CPU cores a run takes
+The network, its initial distribution, the optimizer, the schedule and the views are those of `recipes.DIGITS`, whose
+values are the defaults of the flags; pass the other values of the recipe of a method, such as the projector of SimCLR.
+The views are drawn by PIL in the same process. They differ from the recipe's only in that PIL rounds the pixels to
+integers after each transform. On two CPU cores a run takes
 about 4 minutes.
 """
 
