@@ -115,11 +115,12 @@ def table(results, method):
 
 
 def mean_and_range(values):
-    """Formats fractions as their mean and range in percent."""
+    """Formats fractions as their mean and range in percent; a single one has no range."""
     if not values:
         return "-"
     values = 100 * np.asarray(values)
-    return f"{values.mean():.1f} ({values.min():.1f} to {values.max():.1f})"
+    spread = f" ({values.min():.1f} to {values.max():.1f})" if len(values) > 1 else ""
+    return f"{values.mean():.1f}{spread}"
 
 
 def write_json(path, content):
