@@ -14,8 +14,7 @@ PyTorch, but neither torchvision nor lightly's other requirements.
 The network, its initial distribution, the optimizer, the schedule and the views are those of `recipes.DIGITS`, whose
 values are the defaults of the flags; pass the other values of the recipe of a method, such as the projector of SimCLR.
 The views are drawn by PIL in the same process. They differ from the recipe's only in that PIL rounds the pixels to
-integers after each transform. On two CPU cores a run takes
-about 4 minutes.
+integers after each transform. On two CPU cores a run takes about 4 minutes.
 """
 
 import argparse

@@ -8,6 +8,8 @@ _DPI = 120
 # Titles of logs that say more than their names.
 _TITLES = {
     "invariance": "invariance term",
+    "variance": "variance term",
+    "covariance": "covariance term",
     "redundancy": "redundancy term, unweighted",
     "knn_top1": "k-NN top-1 accuracy",
 }
