@@ -13,7 +13,7 @@ and ends with a table like
 It leaves `results.json`, `metrics.jsonl`, `encoder/` (SavedModel), `model.keras`, TensorBoard events and five pictures
 in `runs/digits`. With another method, or with your own images:
 
-    python examples/pretrain.py --method=simclr                                 # in runs/digits_simclr
+    python examples/pretrain.py --method=simclr                                  # in runs/digits_simclr
     python examples/pretrain.py --recipe=cifar10_resnet18 --data_dir=photos      # a folder, .zip or .npz
     python examples/pretrain.py --recipe=cifar10_resnet18 --dataset=cifar10 --download
 
