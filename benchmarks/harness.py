@@ -4,9 +4,11 @@ import importlib.util
 import json
 import math
 import os
+import pathlib
 import random
 import subprocess
 import sys
+import types
 
 
 def in_process(script, *arguments):
@@ -50,6 +52,30 @@ def lightly_loss(path, redundancy_weight):
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module.BarlowTwinsLoss(redundancy_weight)
+
+
+def lightly_class(directory, module, name):
+    """Returns a class of lightly, such as `("loss.ntx_ent_loss", "NTXentLoss")`, without importing the whole package.
+
+    The package imports torchvision. Packages without their `__init__` stand in for it, so that only the module and what
+    it needs are imported.
+
+    Args:
+        directory: Directory that contains the package `lightly`.
+        module: Module, relative to `lightly`.
+        name: Name of the class.
+    """
+    root = pathlib.Path(directory) / "lightly"
+    if not (root / "loss").is_dir():
+        raise SystemExit(f"error: --lightly must contain the package lightly. Received: {directory}. Unpack its wheel.")
+    for package in ("", "loss", "utils", "models", "models.modules"):
+        standin = types.ModuleType(".".join(filter(None, ("lightly", package))))
+        standin.__path__ = [str(root / package.replace(".", "/"))]
+        sys.modules.setdefault(standin.__name__, standin)
+    # Imports torchvision too, and is only used by distributed runs.
+    sys.modules.setdefault("lightly.models.utils", types.ModuleType("lightly.models.utils"))
+    sys.modules["lightly.models"].utils = sys.modules["lightly.models.utils"]
+    return getattr(importlib.import_module(f"lightly.{module}"), name)
 
 
 def write(results, path):

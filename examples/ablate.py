@@ -20,9 +20,9 @@ import image_data
 import keras
 import numpy as np
 from absl import app, flags
+from run_report import mean_and_range, write_json
 
 import keras_barlow as kb
-from keras_barlow.whole_files import replacing
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("table", "loss", kb.recipes.ablations.names(), "Table to run.")
@@ -50,9 +50,12 @@ def main(_):
         kb.evaluation.input_checks.check_votes(recipe.knn_k, len(train))
         output = pathlib.Path(FLAGS.output_dir or f"runs/ablate/{recipe.name}/{FLAGS.table}")
         check_folder(output, recipe, settings, len(train))
+        rows = kb.recipes.ablations.table(FLAGS.table)
+        for row in rows:
+            # Fails if the recipe is for a method without these options.
+            recipe.changed(**row.changes)
     except (ValueError, OSError) as received:
         sys.exit(f"error: {received}")
-    rows = kb.recipes.ablations.table(FLAGS.table)
     for seed in range(FLAGS.seeds):
         for row in rows:
             folder = output / row.name.replace(" ", "_") / f"seed{seed}"
@@ -73,7 +76,7 @@ def chosen_recipe():
 def load_images(recipe, settings):
     """Loads labeled images to train and to test on."""
     if FLAGS.data_dir is None:
-        if recipe.name == "digits":
+        if image_data.dataset_name(recipe) == "digits":
             return image_data.digits()
         raise ValueError(f"The recipe {recipe.name!r} needs images. Received: no --data_dir. Name a folder.")
     train, test = image_data.load(FLAGS.data_dir, recipe, settings)
@@ -164,21 +167,6 @@ def table_row(row, results):
     failed = sum("failed" in one for one in results)
     seeds = f"{len(results)}, {failed} failed" if failed else str(len(results))
     return f"| {row.name} | {seeds} | {' | '.join(cells)} | {'-' if row.paper is None else row.paper} |"
-
-
-def mean_and_range(values):
-    """Formats fractions as their mean and range in percent."""
-    if not values:
-        return "-"
-    values = 100 * np.asarray(values)
-    return f"{values.mean():.1f} ({values.min():.1f} to {values.max():.1f})"
-
-
-def write_json(path, content):
-    """Writes a JSON file, which an interruption never leaves incomplete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

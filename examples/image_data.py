@@ -32,10 +32,15 @@ SETTINGS = {
 }
 
 
+def dataset_name(recipe):
+    """Returns the name of a recipe without that of its method: recipes that differ in it use the same images."""
+    return recipe.name.removesuffix(f"_{recipe.method.lower()}")
+
+
 def settings_for(recipe, **changes):
     """Returns the settings of a recipe, updated by the changes that are not None, such as flags."""
     changes = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(SETTINGS.get(recipe.name, ImageSettings()), **changes)
+    return dataclasses.replace(SETTINGS.get(dataset_name(recipe), ImageSettings()), **changes)
 
 
 def load(data_dir, recipe, settings, **options):

@@ -1,4 +1,4 @@
-"""Pre-trains an encoder with Barlow Twins, evaluates it and exports it.
+"""Pre-trains an encoder, evaluates it and exports it.
 
     python examples/pretrain.py
 
@@ -11,8 +11,9 @@ and ends with a table like
     Barlow Twins       0.925    0.958               0.824
 
 It leaves `results.json`, `metrics.jsonl`, `encoder/` (SavedModel), `model.keras`, TensorBoard events and five pictures
-in `runs/digits`. With your own images:
+in `runs/digits`. With another method, or with your own images:
 
+    python examples/pretrain.py --method=simclr                                  # in runs/digits_simclr
     python examples/pretrain.py --recipe=cifar10_resnet18 --data_dir=photos      # a folder, .zip or .npz
     python examples/pretrain.py --recipe=cifar10_resnet18 --dataset=cifar10 --download
 
@@ -38,10 +39,11 @@ import run_report
 from absl import app, flags
 
 import keras_barlow as kb
-from keras_barlow.whole_files import replacing
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("recipe", "digits", f"Recipe to train: {', '.join(kb.recipes.names())}.")
+METHODS = [name.lower() for name in kb.methods.__all__]
+flags.DEFINE_enum("method", None, METHODS, "Method; the recipe's by default.", case_sensitive=False)
 flags.DEFINE_string("data_dir", None, "Folder, .zip or .npz of images; with --dataset, the data folder of TFDS.")
 flags.DEFINE_string("dataset", None, "Name of a TFDS dataset to use instead of a folder.")
 flags.DEFINE_string("train_split", None, "TFDS split to train on, such as train[:90%].")
@@ -53,7 +55,7 @@ flags.DEFINE_bool("labels", True, "Whether subfolders are classes. Without label
 flags.DEFINE_bool("skip_corrupt", False, "Whether to skip and count unreadable files instead of failing.")
 flags.DEFINE_integer("epochs", None, "Passes over the images; the recipe's by default.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Images per step; the recipe's by default.", lower_bound=2)
-flags.DEFINE_string("output_dir", None, "Output folder; runs/<recipe> by default.")
+flags.DEFINE_string("output_dir", None, "Output folder; runs/<name of the recipe> by default.")
 flags.DEFINE_enum("strategy", "auto", kb.distribution.strategies.NAMES, "How to distribute training over replicas.")
 flags.DEFINE_bool("resume", False, "Whether to resume the run in --output_dir; without a checkpoint, it begins.")
 flags.DEFINE_integer("checkpoint_every", None, "Steps between checkpoints, in addition to every epoch.", lower_bound=1)
@@ -127,7 +129,7 @@ def main(_):
     # Workers wait for the chief: the strategy takes one that exits early for one that crashed.
     on_any_worker(False)
     if run.chief:
-        print(run_report.table(results))
+        print(run_report.table(results, run.recipe.method))
         where = f"Everything is in {run.output}; load the encoder with hub.load('{run.output}/encoder')."
         print(f"{results['seconds']:.0f} s. {where}")
 
@@ -153,7 +155,7 @@ def prepare_on_all_workers():
 def prepare(strategy):
     """Loads the images and builds the model: everything that can fail before training."""
     chief = kb.distribution.is_chief(strategy)
-    recipe = chosen_recipe()
+    recipe = chosen_recipe(FLAGS.method)
     settings = image_data.settings_for(
         recipe, train_per_class=FLAGS.train_per_class, test_per_class=FLAGS.test_per_class
     )
@@ -177,12 +179,12 @@ def prepare(strategy):
     return Run(chief, replicas, output, recipe, settings, train, test, views, model, batches, probes)
 
 
-def chosen_recipe():
-    """Returns the recipe with the changes of the flags."""
+def chosen_recipe(method):
+    """Returns the recipe for a method, or the recipe's own for None, with the changes of the flags."""
     changes = {name: FLAGS[name].value for name in ("epochs", "batch_size")}
     if FLAGS.skip_nonfinite:
         changes["method_options"] = {"skip_nonfinite": True}
-    recipe = kb.recipes.get(FLAGS.recipe)
+    recipe = kb.recipes.get(FLAGS.recipe, method)
     return recipe.changed(**{name: value for name, value in changes.items() if value is not None})
 
 
@@ -203,15 +205,20 @@ def check_folder(path):
         ) from error
 
 
-def load_images(recipe, settings):
-    """Loads the training images, and the test images or None."""
-    if FLAGS.data_dir is None and FLAGS.dataset is None:
-        if recipe.name == "digits":
-            return image_data.digits(FLAGS.seed)
+def check_source(recipe):
+    """Refuses to train without images: they are drawn only for the digits."""
+    if FLAGS.data_dir is None and FLAGS.dataset is None and image_data.dataset_name(recipe) != "digits":
         raise ValueError(
             f"The recipe {recipe.name!r} needs images. Received: neither --data_dir nor --dataset. "
             "Name a folder, a .zip, a .npz, or a TFDS dataset."
         )
+
+
+def load_images(recipe, settings):
+    """Loads the training images, and the test images or None."""
+    check_source(recipe)
+    if FLAGS.data_dir is None and FLAGS.dataset is None:
+        return image_data.digits(FLAGS.seed)
     names = ("dataset", "train_split", "test_split", "labels", "skip_corrupt", "download", "seed")
     train, test = image_data.load(FLAGS.data_dir, recipe, settings, **{name: FLAGS[name].value for name in names})
     if test is not None and train.labels.ndim == 2:
@@ -278,8 +285,7 @@ def evaluate_and_export(run, features, started):
     results["epochs"] = run.recipe.epochs
     results["images_seen"] = len(run.batches) * run.recipe.epochs * run.recipe.batch_size
     results["seconds"] = round(time.time() - started, 1)
-    with replacing(run.output / "results.json") as unfinished:
-        unfinished.write_text(json.dumps(results, indent=2) + "\n")
+    run_report.write_json(run.output / "results.json", results)
     return results
 
 

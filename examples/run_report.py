@@ -10,6 +10,8 @@ import numpy as np
 import keras_barlow as kb
 from keras_barlow.whole_files import replacing
 
+# Names of classes that are not the usual names of their methods.
+TITLES = {"BarlowTwins": "Barlow Twins"}
 PICTURE_COLUMNS = 12
 # With more numbers than this, logistic regression on raw pixels takes minutes.
 PIXEL_LIMIT = 2**24
@@ -33,8 +35,12 @@ def measure_before_training(run):
     if run.chief:
         np.save(run.output / "before.npy", cross_correlation(run))
         # Written last, so that its presence means that both files exist.
-        with replacing(run.output / "before.json") as unfinished:
-            unfinished.write_text(json.dumps(results) + "\n")
+        write_json(run.output / "before.json", results)
+
+
+def title(method):
+    """Returns the usual name of a method, such as "Barlow Twins" for `BarlowTwins`."""
+    return TITLES.get(method, method)
 
 
 def scores(run, features):
@@ -87,15 +93,16 @@ def card(run, source, results):
     """
     recipe = {**dataclasses.asdict(run.recipe), **dataclasses.asdict(run.settings)}
     return {
+        "method": title(run.recipe.method),
         "recipe": {name: value for name, value in recipe.items() if value is not None},
         "data": f"{len(run.train)} images of {source}",
         "metrics": {name: value for name, value in results.items() if name.endswith("top1")},
     }
 
 
-def table(results):
-    """Formats the results as a short table."""
-    rows = {"raw pixels": results.get("pixels"), "untrained": results.get("untrained"), "Barlow Twins": results}
+def table(results, method):
+    """Formats the results as a short table, with a row for the name of the method."""
+    rows = {"raw pixels": results.get("pixels"), "untrained": results.get("untrained"), title(method): results}
     if "untrained" not in results:
         return "There is nothing to compare without labels."
     lines = [f"{'':16}{'k-NN':>8}{'linear':>9}{'10 labels a class':>20}"]
@@ -104,3 +111,19 @@ def table(results):
             few = f"{row['few_label_top1']:20.3f}" if "few_label_top1" in row else f"{'fewer in a class':>20}"
             lines.append(f"{name:16}{row['knn_top1']:8.3f}{row['linear_top1']:9.3f}{few}")
     return "\n".join(lines)
+
+
+def mean_and_range(values):
+    """Formats fractions as their mean and range in percent; a single one has no range."""
+    if not values:
+        return "-"
+    values = 100 * np.asarray(values)
+    spread = f" ({values.min():.1f} to {values.max():.1f})" if len(values) > 1 else ""
+    return f"{values.mean():.1f}{spread}"
+
+
+def write_json(path, content):
+    """Writes a JSON file, which an interruption never leaves incomplete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=2) + "\n")

@@ -7,6 +7,14 @@ from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 
 _DPI = 120
+# Titles of logs that say more than their names.
+_TITLES = {
+    "invariance": "invariance term",
+    "variance": "variance term",
+    "covariance": "covariance term",
+    "redundancy": "redundancy term, unweighted",
+    "knn_top1": "k-NN top-1 accuracy",
+}
 
 
 def plot_views(views, images, path="views.png", step=0):
@@ -38,24 +46,24 @@ def plot_views(views, images, path="views.png", step=0):
 
 
 def loss_terms(metrics, path):
-    """Plots the loss and its two terms over the epochs, and the k-NN accuracy if there is one.
+    """Plots the loss and the other logs of each epoch, such as the terms of the loss and the k-NN accuracy.
 
     Args:
-        metrics: List with one dictionary per epoch: `epoch`, `loss`, `invariance`, `redundancy`, and optionally
-            `knn_top1`.
+        metrics: List with one dictionary per epoch: `epoch`, `loss` and any other logs, such as `invariance`,
+            `redundancy` and `knn_top1`.
         path: PNG file to write.
 
     Returns:
         `path`.
     """
-    curves = [("loss", "loss"), ("invariance", "invariance term"), ("redundancy", "redundancy term, unweighted")]
-    if any("knn_top1" in line for line in metrics):
-        curves.append(("knn_top1", "k-NN top-1 accuracy"))
-    figure = Figure(figsize=(3.4 * len(curves), 3), layout="constrained")
-    for axis, (name, title) in zip(figure.subplots(1, len(curves)), curves, strict=True):
+    names = {name for line in metrics for name in line if name not in ("epoch", "skipped")}
+    # The loss first, the accuracy last.
+    names = sorted(names, key=lambda name: (name != "loss", name == "knn_top1", name))
+    figure = Figure(figsize=(3.4 * len(names), 3), layout="constrained")
+    for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         lines = [line for line in metrics if name in line]
         axis.plot([line["epoch"] for line in lines], [line[name] for line in lines], marker=".")
-        axis.set_title(title)
+        axis.set_title(_TITLES.get(name, name.replace("_", " ")))
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
     return _save(figure, path)

@@ -105,6 +105,25 @@ def uniform_rows(key, start, rows, total, columns):
     return tf.cast(tf.bitwise.right_shift(own, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24
 
 
+def uniform_number(seed, step, view):
+    """Draws one uniform random number for a whole step.
+
+    Args:
+        seed: Integer seed of the run.
+        step: Number of the training step, an integer or a scalar integer tensor.
+        view: Number of a view that draws nothing else, a Python integer.
+
+    Returns:
+        Float32 scalar in [0, 1), equal on all replicas.
+
+    Example:
+
+    >>> bool(uniform_number(0, 7, view=2) == uniform_number(0, 7, view=2))
+    True
+    """
+    return uniform_rows(view_key(seed, step, view), 0, 1, 1, 1)[0, 0]
+
+
 @contextlib.contextmanager
 def seeded_initializers(seed):
     """Seeds initializers and layers that draw their seed from Python's `random`, then restores the caller's state.

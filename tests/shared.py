@@ -1,5 +1,8 @@
 """Keeps the suite short: models that tests share, and parameters that only `pytest -m full` runs."""
 
+import importlib
+import pathlib
+
 import keras
 import pytest
 
@@ -24,6 +27,14 @@ def model(key, build, scrambled=False):
         variable.assign(value + 1 if scrambled else value)
     made.stop_training = False
     return made
+
+
+def example(name):
+    """Returns a script of examples/ as a module, once per process: absl refuses to define a flag twice."""
+    with pytest.MonkeyPatch.context() as patch:
+        # As `python examples/NAME.py` finds the modules beside it.
+        patch.syspath_prepend(pathlib.Path(__file__).parents[1] / "examples")
+        return importlib.import_module(name)
 
 
 def few(parameters, *chosen):

@@ -22,7 +22,7 @@ import os, runpy, sys
 import keras_barlow as kb
 kb.recipes.ablations._TABLES["loss"] = kb.recipes.ablations.table("loss")[:2]
 small = kb.recipes.DIGITS.changed(encoder_options={"width": 4}, projector=(16, 16), batch_size=16)
-kb.recipes.get = lambda name: small
+kb.recipes.get = lambda name, method=None: small
 sys.argv[0] = sys.argv.pop(1)
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")

@@ -187,6 +187,25 @@ def test_the_header_holds_the_license(license, encoder):
     assert "| trained on | a --- license: mit \\| b |" in body and "- x y: a # b" in body
 
 
+def test_the_card_names_the_method(encoder, tmp_path):
+    class Mine(kb.BarlowTwins):
+        pass
+
+    path = pathlib.Path(export.save_encoder(Mine(encoder, kb.Projector((4,))), tmp_path / "encoder"), "README.md")
+    assert "trained with Mine" in path.read_text() and "tags: [mine, self" in path.read_text()
+    assert "https://arxiv.org" not in path.read_text()
+    export.save_encoder(encoder, path.parent, card={"method": "MoCo v2"})
+    assert "trained with MoCo v2" in path.read_text() and "tags: [moco-v2, self" in path.read_text()
+    export.save_encoder(kb.BarlowTwins(encoder, kb.Projector((4,))), path.parent)
+    assert "trained with Barlow Twins" in path.read_text() and "2103.03230" in path.read_text()
+
+
+@pytest.mark.parametrize("method", ["", " ", "a\nb", 3])
+def test_a_method_is_one_line(method, encoder):
+    with pytest.raises(ValueError, match="`method` must be the name of a method"):
+        card.model_card(encoder, method=method)
+
+
 METRICS = {
     "integer": (12_345_678, "12345678"),
     "float": (0.123456, "0.1235"),

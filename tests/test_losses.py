@@ -182,6 +182,7 @@ def test_cross_correlation_matches_numpy():
         ({"invariance_weight": -1}, "`invariance_weight` must not be negative"),
         ({"normalization": "rows"}, "`normalization` must be one of"),
         ({"temperature": 0.0}, "`temperature` must be positive"),
+        ({"temperature": 0.1, "off_diagonal_target": -1.0}, "no target off the diagonal.*off_diagonal_target=-1"),
         ({"temperature": 0.1, "form": "batch"}, "The batch form needs normalization=.*temperature=0.1"),
     ],
 )
@@ -216,10 +217,19 @@ def test_config_round_trip():
     loss = losses.BarlowTwinsLoss(0.1, 1e-3, "batch", "bfloat16")
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
     assert again.get_config() == loss.get_config()
-    assert list(loss.get_config().values()) == [0.1, 1e-3, "batch", "bfloat16", 1.0, "batch", None]
+    assert list(loss.get_config().values()) == [0.1, 1e-3, "batch", "bfloat16", 1.0, "batch", None, 0.0]
 
 
-def ablated_by_autodiff(z_a, z_b, redundancy_weight, invariance_weight=1.0, normalization="batch", temperature=None):
+def ablated_by_autodiff(
+    z_a,
+    z_b,
+    redundancy_weight,
+    invariance_weight=1.0,
+    normalization="batch",
+    temperature=None,
+    off_diagonal_target=0.0,
+    form="auto",
+):
     """Value and gradient of an ablation of the loss, from its formula by autodiff in float64."""
     z_a, z_b = tf.constant(z_a, "float64"), tf.constant(z_b, "float64")
     with tf.GradientTape() as tape:
@@ -233,7 +243,8 @@ def ablated_by_autodiff(z_a, z_b, redundancy_weight, invariance_weight=1.0, norm
         diagonal = tf.linalg.diag_part(c)
         others = tf.boolean_mask(c, ~tf.eye(len(c), dtype=tf.bool))
         if temperature is None:
-            invariance, redundancy = tf.reduce_sum((1 - diagonal) ** 2), tf.reduce_sum(others**2)
+            invariance = tf.reduce_sum((1 - diagonal) ** 2)
+            redundancy = tf.reduce_sum((others - off_diagonal_target) ** 2)
         else:
             invariance = -tf.math.log(tf.reduce_sum(tf.exp(diagonal / temperature)))
             redundancy = tf.math.log(tf.reduce_sum(tf.exp(tf.maximum(others, 0) / temperature)))
@@ -248,10 +259,13 @@ ABLATIONS = [
     {"redundancy_weight": 0.3, "normalization": "none"},
     {"redundancy_weight": 0.3, "temperature": 0.2},
     {"redundancy_weight": 0.3, "temperature": 0.2, "normalization": "feature", "invariance_weight": 2.0},
+    {"redundancy_weight": 0.3, "off_diagonal_target": -1.0, "form": "feature"},
+    {"redundancy_weight": 0.3, "off_diagonal_target": -1.0, "form": "batch"},
+    {"redundancy_weight": 0.3, "off_diagonal_target": 0.5, "normalization": "none"},
 ]
 
 
-@pytest.mark.parametrize("arguments", shared.few(ABLATIONS, *ABLATIONS[1:4], ABLATIONS[5]))
+@pytest.mark.parametrize("arguments", shared.few(ABLATIONS, *ABLATIONS[1:4], *ABLATIONS[5:8]))
 def test_ablations_match_autodiff_on_one_and_on_four_replicas(strategy, arguments):
     z_a, z_b = embeddings(10, 6)
     expected_terms, expected = ablated_by_autodiff(z_a, z_b, **arguments)

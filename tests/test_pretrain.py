@@ -1,7 +1,6 @@
 """Runs examples/pretrain.py and examples/show_views.py as a user does."""
 
 import ast
-import importlib.util
 import json
 import pathlib
 import shutil
@@ -16,6 +15,7 @@ from absl.testing import flagsaver
 from PIL import Image
 
 import keras_barlow as kb
+from tests import shared
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "examples" / "pretrain.py"
 PICTURES = ["views", "loss", "cross_correlation", "nearest_neighbors", "feature_map"]
@@ -74,17 +74,20 @@ def test_a_run_writes_everything_it_promises(script, folder, tmp_path, capsys):
         script.main(None)
 
 
-# Once per process: absl refuses to define a flag twice, and tests of other modules may run in between.
 @pytest.fixture(scope="session")
 def script():
     """The example as a module. A process per test would only start TensorFlow again."""
-    specification = importlib.util.spec_from_file_location("pretrain", SCRIPT)
-    module = importlib.util.module_from_spec(specification)
-    with pytest.MonkeyPatch.context() as patch:
-        # As `python examples/pretrain.py` finds the modules beside it.
-        patch.syspath_prepend(SCRIPT.parent)
-        specification.loader.exec_module(module)
-    return module
+    return shared.example("pretrain")
+
+
+@pytest.mark.parametrize("name", kb.methods.__all__)
+def test_recipes_of_all_methods_use_the_same_images(script, name):
+    with flagsaver.flagsaver():
+        script.FLAGS(["pretrain.py", f"--method={name}", "--recipe=cifar10_small"])
+        recipe = script.chosen_recipe(script.FLAGS.method)
+    assert recipe.method == name
+    assert script.image_data.dataset_name(recipe) == "cifar10_small"
+    assert script.image_data.settings_for(recipe).train_per_class == 2000
 
 
 @pytest.mark.full
@@ -92,7 +95,7 @@ def test_crops_from_files_without_labels(script, folder, tmp_path, monkeypatch, 
     output = tmp_path / "run"
     # As in the recipe for ImageNet, including the precision: NumPy's files have no bfloat16.
     recipe = kb.recipes.DIGITS.changed(precision="mixed_bfloat16")
-    monkeypatch.setattr(kb.recipes, "get", lambda name: recipe)
+    monkeypatch.setattr(kb.recipes, "get", lambda name, method=None: recipe)
     settings = script.image_data.ImageSettings(stored_size=36, crops_from_files=True)
     monkeypatch.setitem(script.image_data.SETTINGS, "digits", settings)
     (folder / "test" / "3" / "broken.png").write_bytes(b"text")
@@ -112,6 +115,7 @@ def test_crops_from_files_without_labels(script, folder, tmp_path, monkeypatch, 
     "bad, message",
     [
         (["--recipe=digit"], "Known recipes: digits"),
+        (["--method=simpler"], "value should be one of <barlowtwins"),
         (["--recipe=cifar10_small"], "--data_dir"),
         (["--batch_size=1"], "batch_size"),
         (["--data_dir=nowhere"], "no such folder"),

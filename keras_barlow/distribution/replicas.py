@@ -48,6 +48,32 @@ def gather_rows(x):
     return tf.ensure_shape(context.all_gather(tf.stop_gradient(x), axis=0), (None, *x.shape[1:]))
 
 
+def next_rows(x):
+    """Returns for each row the next row of the global batch; the last row gets the first.
+
+    Args:
+        x: Tensor `(n, ...)`, where `n` may differ between replicas.
+
+    Returns:
+        Tensor of the same shape.
+
+    Example:
+
+    >>> next_rows(tf.constant([1, 2, 3])).numpy().tolist()
+    [2, 3, 1]
+    """
+    context = _replica_context()
+    if context is None:
+        return tf.roll(x, -1, axis=0)
+    count = tf.shape(x)[0]
+    # Every replica with rows contributes its first row.
+    first_rows = gather_rows(x[:1])
+    has_rows = tf.cast(row_counts(count) > 0, tf.int32)
+    following = tf.reduce_sum(has_rows[: context.replica_id_in_sync_group + 1]) % tf.reduce_sum(has_rows)
+    rows = tf.concat([x[1:], first_rows[following : following + 1]], axis=0)[:count]
+    return tf.ensure_shape(rows, x.shape)
+
+
 def sum_over_replicas(x):
     """Sums `x` over the replicas.
 

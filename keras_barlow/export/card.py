@@ -9,7 +9,9 @@ import warnings
 import numpy as np
 
 _UNKNOWN_LICENSE = "unknown"
-_FIELDS = ("recipe", "data", "metrics", "license")
+_FIELDS = ("method", "recipe", "data", "metrics", "license")
+_DEFAULT_METHOD = "Barlow Twins"
+_REFERENCE = "Zbontar, Jing, Misra, LeCun, Deny: Barlow Twins, ICML 2021, https://arxiv.org/abs/2103.03230"
 _STAMP = "<!-- keras_barlow wrote this text; sha256 {digest} -->\n"
 _COLORS = {1: "grayscale", 3: "RGB", 4: "RGBA"}
 # Words that YAML reads as a boolean or as null.
@@ -21,6 +23,7 @@ def model_card(
     input_dtype="float32",
     feature_maps=False,
     classifier=None,
+    method=_DEFAULT_METHOD,
     recipe=None,
     data=None,
     metrics=None,
@@ -33,6 +36,7 @@ def model_card(
         input_dtype: `"float32"` or `"uint8"`.
         feature_maps: Whether the export has a `feature_maps` function.
         classifier: `Classifier` in the export, or None.
+        method: Name of the method that trained the encoder, on one line.
         recipe: Training settings, as a dictionary or a string.
         data: Description of the training data, as a string.
         metrics: Dictionary from names to numbers, strings, lists of them, or nested dictionaries.
@@ -61,10 +65,10 @@ def model_card(
         f"license: {license_field}",
         "library_name: tf-keras",
         "pipeline_tag: image-feature-extraction",
-        "tags: [barlow-twins, self-supervised, feature-extraction]",
+        f"tags: [{_tag(method)}, self-supervised, feature-extraction]",
         "---",
         "",
-        f"# {_line(encoder.name)}: an image encoder trained with Barlow Twins",
+        f"# {_line(encoder.name)}: an image encoder trained with {_line(method)}",
         "",
         "| | |",
         "|---|---|",
@@ -98,7 +102,8 @@ def model_card(
         lines += (
             [recipe] if isinstance(recipe, str) else [f"- {name}: {value}" for name, value in _flat("recipe", recipe)]
         )
-    lines += ["", "Zbontar, Jing, Misra, LeCun, Deny: Barlow Twins, ICML 2021, https://arxiv.org/abs/2103.03230"]
+    if method == _DEFAULT_METHOD:
+        lines += ["", _REFERENCE]
     return _stamped("\n".join(lines) + "\n")
 
 
@@ -106,8 +111,8 @@ def checked_fields(fields):
     """Returns the user's fields for the card under their current names.
 
     Args:
-        fields: Dictionary with any of `recipe`, `data`, `metrics` and `license`; or None. The spelling `licence` of
-            release 0.1 is accepted until release 0.3, with a warning.
+        fields: Dictionary with any of `method`, `recipe`, `data`, `metrics` and `license`; or None. The spelling
+            `licence` of release 0.1 is accepted until release 0.3, with a warning.
 
     Returns:
         Dictionary of arguments of `model_card`.
@@ -174,6 +179,13 @@ def _checked_license(license):
     plain = re.fullmatch(r"[a-z][a-z0-9.+-]*", license) and license not in _YAML_WORDS
     # A JSON string is also a YAML string.
     return _line(license), license if plain else json.dumps(license, ensure_ascii=False)
+
+
+def _tag(method):
+    """The name of a method as a tag, such as "barlow-twins"."""
+    if not isinstance(method, str) or not method.strip() or not method.isprintable():
+        raise ValueError(f"`method` must be the name of a method. Received: method={method!r}. Pass one line of text.")
+    return re.sub("[^a-z0-9]+", "-", method.lower()).strip("-") or "unknown"
 
 
 def _line(value):

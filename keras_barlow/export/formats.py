@@ -62,8 +62,8 @@ def save_encoder(
         classifier: Classifier from `linear_head` or `knn_head` to add to a SavedModel, or None.
         check_range: Whether a SavedModel for images in [0, 1] warns once, on stderr, about images that look like
             0..255. XLA cannot compile this check: use False if the export is to be compiled, as for TPUs.
-        card: Dictionary of optional fields for the model card, `README.md` in the folder of a SavedModel: `recipe`,
-            `data`, `metrics` and `license` (see `card.model_card`).
+        card: Dictionary of optional fields for the model card, `README.md` in the folder of a SavedModel: `method`,
+            `recipe`, `data`, `metrics` and `license` (see `card.model_card`).
 
     Returns:
         `path`, a string.
@@ -96,6 +96,8 @@ def save_encoder(
     path = local_path(path)
     if format == "saved_model":
         check_classifier(classifier, encoder.output_shape[-1])
+        if model is not encoder and type(model).__name__ != "BarlowTwins":
+            card = {"method": type(model).__name__, **card}
         text = model_card(encoder, input_dtype, feature_maps, classifier, **card)
         check_folder(path)
         with whole_folder(path) as folder:

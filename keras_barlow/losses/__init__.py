@@ -6,6 +6,7 @@ from keras_barlow.losses.byol_loss import BYOLLoss
 from keras_barlow.losses.correlation import cross_correlation, standardize
 from keras_barlow.losses.cosine import l2_normalized
 from keras_barlow.losses.costs import batch_form_is_cheaper
+from keras_barlow.losses.mixup_loss import MixedBarlowTwinsLoss
 from keras_barlow.losses.moco_loss import MoCoLoss
 from keras_barlow.losses.simclr_loss import SimCLRLoss
 from keras_barlow.losses.simsiam_loss import SimSiamLoss
@@ -16,6 +17,7 @@ __all__ = [
     "BYOLLoss",
     "BarlowTwinsLoss",
     "Loss",
+    "MixedBarlowTwinsLoss",
     "MoCoLoss",
     "SimCLRLoss",
     "SimSiamLoss",

@@ -45,6 +45,8 @@ class BarlowTwinsLoss(Loss):
             `"none"` uses the embeddings as they are.
         temperature: tau of a cross-entropy instead of the squares, `-log sum_i exp(C_ii / tau)` and, weighted,
             `log sum_{i != j} exp(max(C_ij, 0) / tau)`. None uses the squares.
+        off_diagonal_target: Target t of the correlations off the diagonal, whose squares become `(C_ij - t)^2`. -1
+            gives the variant of the loss that maximizes the Hilbert-Schmidt independence criterion.
 
     Call arguments:
         z_a: Float tensor `(N, D)`: embeddings of view A. Half precision is computed in float32.
@@ -67,6 +69,8 @@ class BarlowTwinsLoss(Loss):
 
     References:
         Zbontar et al.: Barlow Twins, ICML 2021, https://arxiv.org/abs/2103.03230, equations 1 and 2.
+        Tsai et al.: A Note on Connecting Barlow Twins with Negative-Sample-Free Contrastive Learning,
+        https://arxiv.org/abs/2104.13712 (`off_diagonal_target=-1`).
     """
 
     log_names = ("loss", "invariance", "redundancy")
@@ -80,6 +84,7 @@ class BarlowTwinsLoss(Loss):
         invariance_weight=1.0,
         normalization="batch",
         temperature=None,
+        off_diagonal_target=0.0,
     ):
         _check_choice("form", form, FORMS)
         _check_choice("matmul_dtype", matmul_dtype, MATMUL_DTYPES)
@@ -95,6 +100,11 @@ class BarlowTwinsLoss(Loss):
                 'The batch form needs normalization="batch" and no temperature. Received: form="batch", '
                 f'normalization={normalization!r}, temperature={temperature}. Use form="auto".'
             )
+        if temperature is not None and off_diagonal_target:
+            raise ValueError(
+                "The cross-entropy has no target off the diagonal. Received: "
+                f"temperature={temperature}, off_diagonal_target={off_diagonal_target}. Remove one of them."
+            )
         self.redundancy_weight = redundancy_weight
         self.epsilon = epsilon
         self.form = form
@@ -102,6 +112,7 @@ class BarlowTwinsLoss(Loss):
         self.invariance_weight = invariance_weight
         self.normalization = normalization
         self.temperature = temperature
+        self.off_diagonal_target = off_diagonal_target
 
     def terms(self, z_a, z_b):
         """The loss and its parts.
@@ -113,7 +124,7 @@ class BarlowTwinsLoss(Loss):
         Returns:
             Dictionary of three scalars: `loss = invariance_weight * invariance + redundancy_weight * redundancy`;
             `invariance`, `sum_i (1 - C_ii)^2`, or with a temperature `-log sum_i exp(C_ii / temperature)`; and
-            `redundancy`, `sum_{i != j} C_ij^2`, or with a temperature
+            `redundancy`, `sum_{i != j} (C_ij - off_diagonal_target)^2`, or with a temperature
             `log sum_{i != j} exp(max(C_ij, 0) / temperature)`.
         """
         count = ops.cast(ops.shape(z_a)[0], z_a.dtype)
@@ -191,11 +202,14 @@ class BarlowTwinsLoss(Loss):
     def _squares(self, matrix):
         """The paper's loss."""
         diagonal = ops.diagonal(matrix)
-        slope = 2.0 * self.redundancy_weight * matrix
+        errors = matrix - self.off_diagonal_target
         # The slope of the diagonal differs.
-        pull = correlation.invariance_gradient(diagonal, self.redundancy_weight, self.invariance_weight)
-        slope = slope + ops.diag(pull)
-        return self._terms_of_squares(diagonal, ops.sum(ops.square(matrix))), slope
+        slope = 2.0 * self.redundancy_weight * errors + ops.diag(self._pull(diagonal))
+        return self._terms_of_squares(diagonal, ops.sum(ops.square(errors))), slope
+
+    def _pull(self, diagonal):
+        weights = self.redundancy_weight, self.invariance_weight, self.off_diagonal_target
+        return correlation.invariance_gradient(diagonal, *weights)
 
     def _cross_entropy(self, matrix):
         """The cross-entropy with temperature, an ablation."""
@@ -232,7 +246,11 @@ class BarlowTwinsLoss(Loss):
             share, gradient_a, gradient_b = ops.cond(by_rows_is_cheaper, by_rows, by_features)
         diagonal = ops.mean(all_a * all_b, axis=0)
         count = ops.cast(ops.shape(all_a)[0], all_a.dtype)
-        pull = correlation.invariance_gradient(diagonal, self.redundancy_weight, self.invariance_weight) / count
+        if self.off_diagonal_target:
+            share, gradient_a, gradient_b = correlation.shift_by_target(
+                share, gradient_a, gradient_b, a, b, count, self.off_diagonal_target
+            )
+        pull = self._pull(diagonal) / count
         gradient_a = 2.0 * self.redundancy_weight * gradient_a + b * pull
         gradient_b = 2.0 * self.redundancy_weight * gradient_b + a * pull
         # One sum over replicas of 2 D + 1 numbers.
@@ -247,7 +265,7 @@ class BarlowTwinsLoss(Loss):
 
     def _terms_of_squares(self, diagonal, squared_norm):
         invariance = ops.sum(ops.square(1.0 - diagonal))
-        return self._weighted(invariance, squared_norm - ops.sum(ops.square(diagonal)))
+        return self._weighted(invariance, squared_norm - ops.sum(ops.square(diagonal - self.off_diagonal_target)))
 
     def _weighted(self, invariance, redundancy):
         loss = self.invariance_weight * invariance + self.redundancy_weight * redundancy

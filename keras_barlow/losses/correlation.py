@@ -149,6 +149,29 @@ def squared_norm_of_product(a, b):
     return ops.cond(ops.shape(a)[0] < a.shape[1], by_rows, by_features)
 
 
+def shift_by_target(share, half_gradient_a, half_gradient_b, a, b, count, target):
+    """Turns `||C||_F^2` and its half gradients into those of `||C - t||_F^2 = ||C||_F^2 - 2 t sum(C) + D^2 t^2`.
+
+    `sum(C) = sum_n (sum_i a_ni) (sum_j b_nj) / N`, so `C` is not built.
+
+    Args:
+        share: This replica's share of `||C||_F^2`, a scalar.
+        half_gradient_a: Half the gradient with respect to `a`, `(n, D)`.
+        half_gradient_b: Half the gradient with respect to `b`, `(n, D)`.
+        a: Standardized embeddings of view A, this replica's rows, `(n, D)`.
+        b: Standardized embeddings of view B, this replica's rows, `(n, D)`.
+        count: N, a scalar.
+        target: t.
+
+    Returns:
+        The triple `(share, half_gradient_a, half_gradient_b)`.
+    """
+    sums_a, sums_b = (ops.sum(view, axis=1, keepdims=True) for view in (a, b))
+    constant = (a.shape[1] * target) ** 2 * _row_count(a) / count
+    share = share - 2.0 * target * ops.sum(sums_a * sums_b) / count + constant
+    return share, half_gradient_a - target * sums_b / count, half_gradient_b - target * sums_a / count
+
+
 def through_matrix(slope, a, b, count, matmul_dtype=None):
     """Carries a gradient from `C = a^T b / N` back to `a` and `b`: `da = b (dL/dC)^T / N`, `db = a (dL/dC) / N`.
 
@@ -181,8 +204,8 @@ def product(x, y, matmul_dtype=None):
     return ops.cast(ops.matmul(ops.cast(x, matmul_dtype), ops.cast(y, matmul_dtype)), x.dtype)
 
 
-def invariance_gradient(diagonal, redundancy_weight, invariance_weight=1.0):
-    """Derivative of the loss with respect to `c`, at fixed `||C||_F^2`: `-2 w (1 - c) - 2 lambda c`.
+def invariance_gradient(diagonal, redundancy_weight, invariance_weight=1.0, off_diagonal_target=0.0):
+    """Derivative of the loss with respect to `c`, at fixed `||C - t||_F^2`: `-2 w (1 - c) - 2 lambda (c - t)`.
 
     The last term removes the diagonal from the redundancy.
 
@@ -190,11 +213,12 @@ def invariance_gradient(diagonal, redundancy_weight, invariance_weight=1.0):
         diagonal: `c`, `(D,)`.
         redundancy_weight: lambda.
         invariance_weight: w, 1 in the paper.
+        off_diagonal_target: t, 0 in the paper.
 
     Returns:
         Tensor `(D,)`.
     """
-    return -2.0 * invariance_weight * (1.0 - diagonal) - 2.0 * redundancy_weight * diagonal
+    return -2.0 * invariance_weight * (1.0 - diagonal) - 2.0 * redundancy_weight * (diagonal - off_diagonal_target)
 
 
 def through_standardization(gradient, z_hat, deviation, mean_product):

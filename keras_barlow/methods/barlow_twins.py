@@ -3,16 +3,16 @@
 import keras
 from keras import ops
 
-from keras_barlow import losses, networks
-from keras_barlow.pretraining import JointEmbedding, momentum
+from keras_barlow import losses, networks, randomness
+from keras_barlow.pretraining import JointEmbedding, checks, momentum
 
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
 class BarlowTwins(JointEmbedding):
     """Barlow Twins pre-training as a `keras.Model`.
 
-    Logs: `loss`, `invariance` (sum of (1 - C_ii)^2) and `redundancy` (sum of C_ij^2 off the diagonal, without its
-    weight). `predictor`, `stop_gradient` and `moving_average` are the ablations of the paper's Table 6.
+    Logs: `loss`, `invariance` (sum of (1 - C_ii)^2), `redundancy` (sum of C_ij^2 off the diagonal, without its weight)
+    and `mixup`. `predictor`, `stop_gradient` and `moving_average` are the ablations of the paper's Table 6.
 
     Args:
         encoder: Built `keras.Model` from images on 0..255 to features.
@@ -26,6 +26,7 @@ class BarlowTwins(JointEmbedding):
         stop_gradient: Whether to block the gradient of view B.
         moving_average: Momentum m in [0, 1): view B goes through a copy of encoder and projector that follows them,
             `t <- m t + (1 - m) w` after every step, and gives no gradient. None disables it.
+        mixup: Weight of `losses.MixedBarlowTwinsLoss`, for small data, with a third forward pass. None disables it.
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
@@ -62,6 +63,7 @@ class BarlowTwins(JointEmbedding):
         predictor=None,
         stop_gradient=False,
         moving_average=None,
+        mixup=None,
         **kwargs,
     ):
         super().__init__(encoder, projector, views, loss, accumulation_steps, skip_nonfinite, **kwargs)
@@ -72,16 +74,30 @@ class BarlowTwins(JointEmbedding):
         if moving_average is not None:
             momentum.checked_momentum(moving_average, "moving_average")
             self.target = momentum.slow_copies(self.encoder, self.projector)
+        self.mixup = mixup
+        if mixup is not None:
+            others = {"predictor": predictor, "stop_gradient": stop_gradient, "moving_average": moving_average}
+            checks.check_alone("mixup", **others)
+            self.minimize(losses.MixedBarlowTwinsLoss(self.loss, mixup))
 
     def embeddings(self, views, training):
-        view_a, view_b = views
+        view_a, view_b, *mixed = views
         z_a = self.project(view_a, training=training)
         if self.predictor is not None:
             z_a = self.forward(self.predictor, z_a, training=training)
         if self.target is not None:
             return z_a, momentum.project(self.target, view_b, training)
         z_b = self.project(view_b, training=training)
-        return z_a, ops.stop_gradient(z_b) if self.stop_gradient else z_b
+        z_b = ops.stop_gradient(z_b) if self.stop_gradient else z_b
+        return z_a, z_b, *(self.project(view, training=training) for view in mixed)
+
+    def mixing(self, step):
+        # Views A and B draw from 0 and 1.
+        seed = getattr(self.views, "seed", 0)
+        return None if self.mixup is None else randomness.uniform_number(seed, step, view=2)
+
+    def constants(self, step):
+        return {} if self.mixup is None else {"share": self.mixing(step)}
 
     def after_step(self, embeddings):
         if self.target is not None:

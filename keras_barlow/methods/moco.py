@@ -89,7 +89,7 @@ class MoCo(JointEmbedding):
         view_a, view_b = views
         return self.project(view_a, training), slow.project(self.target, view_b, training)
 
-    def constants(self):
+    def constants(self, step):
         return {"queue": self.queue.value}
 
     def after_step(self, embeddings):

@@ -3,6 +3,7 @@
 import tensorflow as tf
 from keras import ops
 
+from keras_barlow import distribution
 from keras_barlow import views as view_policies
 from keras_barlow.pretraining import batch_sizes, checks, tensorflow_step, view_checks
 
@@ -24,7 +25,7 @@ def images_of(x, views, encoder):
     return view_checks.checked_images(x, encoder, crops=getattr(views, "takes_crops", False))
 
 
-def draw(data, views, encoder, step, limits):
+def draw(data, views, encoder, step, limits, mixing=None):
     """The views of a batch: drawn from its images, or the pair that it holds.
 
     Args:
@@ -33,6 +34,8 @@ def draw(data, views, encoder, step, limits):
         encoder: Built `keras.Model`.
         step: Scalar integer: which row of the table of random numbers to take.
         limits: `batch_sizes.RowLimits` of the method.
+        mixing: Share s of view A in a third view, `s * view_a + (1 - s) * view_b` with view B of the next image of the
+            global batch. None for no such view.
 
     Returns:
         Tuple of float tensors `(batch, height, width, channels)`, one per view; their sizes may differ.
@@ -45,10 +48,13 @@ def draw(data, views, encoder, step, limits):
         drawn = view_checks.checked_sizes(view_checks.checked_pair(x, encoder), encoder)
     else:
         drawn = view_checks.checked_sizes(view_policies.drawn(views, images_of(x, views, encoder), step), encoder)
+    if mixing is not None:
+        view_a, view_b = drawn
+        drawn = view_a, view_b, _mixture(view_a, distribution.next_rows(view_b), mixing)
     return batch_sizes.checked_rows(drawn[0], limits), *drawn[1:]
 
 
-def micro_batches(data, views, encoder, step, limits, count, networks):
+def micro_batches(data, views, encoder, step, limits, count, networks, mixing=None):
     """Splits a batch into micro-batches, whose views are computed only when they are asked for.
 
     Args:
@@ -59,6 +65,7 @@ def micro_batches(data, views, encoder, step, limits, count, networks):
         limits: See `draw`.
         count: Number of micro-batches.
         networks: List of the networks that the step calls in training mode.
+        mixing: See `draw`.
 
     Returns:
         A list of functions, see `tensorflow_step.micro_batches`.
@@ -68,18 +75,51 @@ def micro_batches(data, views, encoder, step, limits, count, networks):
     """
     x = checks.unpacked_images(data)
     if views is None:
-        tensors, images = view_checks.checked_pair(x, encoder), ()
-
-        def views_of(rows):
-            return view_checks.checked_sizes(rows, encoder)
+        tensors, views_of = _rows_of_pairs(x, encoder, mixing)
     else:
-        images = tf.nest.flatten(images_of(x, views, encoder))
-        tensors = [*images, *views.draw(ops.shape(images[0])[0], step)]
-
-        def views_of(rows):
-            crops, tables = rows[: len(images)], rows[len(images) :]
-            return view_checks.checked_sizes(views.apply(crops if len(crops) > 1 else crops[0], tables), encoder)
-
+        tensors, views_of = _rows_of_images(x, views, encoder, step, mixing)
     tensors = [batch_sizes.checked_rows(tensors[0], limits), *tensors[1:]]
     tensors = batch_sizes.checked_micro_batches(tensors, count, networks)
-    return tensorflow_step.micro_batches(tensors, count, views_of)
+    return tensorflow_step.micro_batches(
+        tensors, count, lambda rows: view_checks.checked_sizes(views_of(rows), encoder)
+    )
+
+
+def _rows_of_pairs(x, encoder, mixing):
+    """What micro-batches of pairs are made from: tensors with one row per image, and a function to their views."""
+    pair = view_checks.checked_pair(x, encoder)
+    if mixing is None:
+        return pair, tuple
+    tensors = *pair, distribution.next_rows(pair[1])
+    return tensors, lambda rows: (rows[0], rows[1], _mixture(rows[0], rows[2], mixing))
+
+
+def _rows_of_images(x, views, encoder, step, mixing):
+    """What micro-batches of images are made from: the images and their random numbers, and a function to their views.
+
+    A mixed view needs the next image of the global batch, which may belong to another replica or micro-batch.
+    """
+    images = tf.nest.flatten(images_of(x, views, encoder))
+    tables = views.draw(ops.shape(images[0])[0], step)
+
+    def views_of(crops, tables):
+        return views.apply(crops if len(crops) > 1 else crops[0], tables)
+
+    own = len(images) + len(tables)
+    if mixing is None:
+        return [*images, *tables], lambda rows: views_of(rows[: len(images)], rows[len(images) :])
+
+    def mixed_views_of(rows):
+        crops, numbers, (next_crop, next_numbers) = rows[: len(images)], rows[len(images) : own], rows[own:]
+        view_a, view_b = views_of(crops, numbers)
+        # View A of the other image is not computed: nothing uses it.
+        _, next_b = views_of([*crops[:-1], next_crop], (numbers[0], next_numbers))
+        return view_a, view_b, _mixture(view_a, next_b, mixing)
+
+    following = distribution.next_rows(images[-1]), distribution.next_rows(tables[1])
+    return [*images, *tables, *following], mixed_views_of
+
+
+def _mixture(view_a, next_b, share):
+    view_a, next_b = (ops.cast(view, "float32") for view in (view_a, next_b))
+    return share * view_a + (1.0 - share) * next_b

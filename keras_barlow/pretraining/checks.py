@@ -114,3 +114,18 @@ def checked_count(value, name, least):
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"`{name}` must be an integer of at least {least}. Received: {name}={value!r}")
     return int(value)
+
+
+def check_alone(name, **arguments):
+    """Refuses an argument that cannot be combined with others.
+
+    Args:
+        name: Name of the argument.
+        **arguments: The other arguments. None and False are allowed.
+
+    Raises:
+        ValueError: If another argument is set.
+    """
+    others = [f"{other}={value!r}" for other, value in arguments.items() if value not in (None, False)]
+    if others:
+        raise ValueError(f"`{name}` cannot be combined with {', '.join(arguments)}. Received: {', '.join(others)}.")

@@ -20,19 +20,19 @@ from keras_barlow.pretraining import (
 )
 from keras_barlow.pretraining.batch_counter import CountsBatches
 from keras_barlow.pretraining.constructor_config import ConstructorConfig
+from keras_barlow.pretraining.method import Method
 
 # Validation draws its views from this step of the table, one that training never takes.
 _VALIDATION_STEP = -1
 
 
 class JointEmbedding(
-    keras_internals.BuiltBeforeFit, networks.GivesFeatures, ConstructorConfig, CountsBatches, keras.Model
+    Method, keras_internals.BuiltBeforeFit, networks.GivesFeatures, ConstructorConfig, CountsBatches, keras.Model
 ):
     """Base class of methods that compare the embeddings of several views of an image.
 
-    A method defines `default_loss` and `embeddings`, and if it has momentum copies or queues, `after_step` and
-    `constants`; see `methods`. It inherits an exact training step on any number of replicas and micro-batches, resume,
-    checks and export.
+    A method defines the hooks of `Method`; see `methods` for examples. It inherits an exact training step on any number
+    of replicas and micro-batches, resume, checks and export.
 
     `fit` trains encoder and projector on random views of each image; labels in the data never reach the loss.
     `model(images)` and `predict` return the encoder's representation, `project` the embedding. `evaluate` returns the
@@ -57,9 +57,7 @@ class JointEmbedding(
         **kwargs: Arguments of `keras.Model`.
 
     Attributes:
-        default_loss: Class of the loss of the method.
         embedding_shape: `(None, D)`.
-        max_views: Class attribute: the largest number of views that the method compares. None for any number.
 
     Call arguments:
         images: uint8 or float tensor `(batch, height, width, channels)` on 0..255.
@@ -71,9 +69,6 @@ class JointEmbedding(
     Raises:
         ValueError: If the encoder is not built, its features are not of rank 2, or the loss is not a `losses.Loss`.
     """
-
-    default_loss = None
-    max_views = 2
 
     def __init__(self, encoder, projector, views, loss, accumulation_steps=1, skip_nonfinite=False, **kwargs):
         kwargs.setdefault("autocast", False)
@@ -88,35 +83,17 @@ class JointEmbedding(
         self.skip_nonfinite = skip_nonfinite
         self.start_counting()
         self._recorder = penalties.Recorder()
-        self._logs = step_logs.StepLogs(self.loss.log_names, skip_nonfinite)
+        self.minimize(self.loss)
         self.built = True
 
-    def embeddings(self, views, training):
-        """The embeddings that the loss compares. Every method defines it.
+    def minimize(self, objective):
+        """Sets what a step minimizes, which is `loss` unless a method adds to it.
 
         Args:
-            views: Tuple of float tensors `(batch, height, width, channels)` on 0..255.
-            training: Python boolean.
-
-        Returns:
-            Tuple of float tensors `(batch, D)`, the arguments of the loss.
+            objective: `losses.Loss`, whose terms become the logs.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define `embeddings(views, training)`.")
-
-    def constants(self):
-        """Tensors that the loss takes besides the embeddings, such as a queue. They get no gradient.
-
-        Returns:
-            Dictionary of tensors that are equal on every replica. By default it is empty.
-        """
-        return {}
-
-    def after_step(self, embeddings):
-        """Updates momentum copies and queues after each step. By default there are none.
-
-        Args:
-            embeddings: Tuple of tensors `(n, D)`: the embeddings of this replica's rows of the batch.
-        """
+        self._objective = objective
+        self._logs = step_logs.StepLogs(objective.log_names, self.skip_nonfinite)
 
     def forward(self, network, inputs, training):
         """Calls a network that is trained. Its activity regularizers and `add_loss` terms enter the step's loss.
@@ -231,11 +208,6 @@ class JointEmbedding(
         return super().predict(**arguments.predict_arguments(bound))
 
     @property
-    def row_limits(self):
-        """`batch_sizes.RowLimits`: how many images a batch may have, at least 2 unless the method says otherwise."""
-        return batch_sizes.RowLimits()
-
-    @property
     def networks(self):
         """All networks that a step calls: encoder, projector, and those that the method adds."""
         return [layer for layer in self.layers if layer is not self.views]
@@ -254,13 +226,15 @@ class JointEmbedding(
 
     def _update(self, data, step):
         batch_sizes.check_even_rows(data, self.networks)
-        loss_of_step = self._embed, self._compare, self.trainable_weights, self.optimizer.scale_loss
+        compare = functools.partial(self._compare, step=step)
+        loss_of_step = self._embed, compare, self.trainable_weights, self.optimizer.scale_loss
         if self.accumulation_steps == 1:
-            views = batch_views.draw(data, self.views, self.encoder, step, self.row_limits)
+            views = batch_views.draw(data, self.views, self.encoder, step, self.row_limits, self.mixing(step))
             update = tensorflow_step.whole_batch(views, *loss_of_step)
         else:
             batch = data, self.views, self.encoder, step, self.row_limits
-            parts = batch_views.micro_batches(*batch, self.accumulation_steps, self.networks)
+            count = self.accumulation_steps
+            parts = batch_views.micro_batches(*batch, count, self.networks, self.mixing(step))
             update = tensorflow_step.accumulated(parts, *loss_of_step, self.non_trainable_variables)
         tensorflow_step.apply_gradients(self.optimizer, update.gradients, self.trainable_weights)
         self.after_step(update.embeddings)
@@ -273,14 +247,15 @@ class JointEmbedding(
             embeddings = self.embeddings(views, training=training)
         return tuple(map(penalties.full_precision, embeddings)), passes
 
-    def _compare(self, embeddings):
+    def _compare(self, embeddings, step):
         """The terms of the loss and the gradients of the embeddings."""
-        return tensorflow_step.value_and_gradient(self.loss, embeddings, self.constants())
+        return tensorflow_step.value_and_gradient(self._objective, embeddings, self.constants(step))
 
     def test_step(self, data):
-        views = batch_views.draw(data, self.views, self.encoder, _VALIDATION_STEP, self.row_limits)
+        step = tf.constant(_VALIDATION_STEP, "int64")
+        views = batch_views.draw(data, self.views, self.encoder, step, self.row_limits, self.mixing(step))
         embeddings, passes = self._embed(views, training=False)
-        terms, *_ = self._compare(embeddings)
+        terms, *_ = self._compare(embeddings, step)
         return self._log(terms, tensorflow_step.own_penalty(passes, self.trainable_weights, embeddings[0]))
 
     def _log(self, *step):

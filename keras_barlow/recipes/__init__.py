@@ -1,6 +1,6 @@
 """Named recipes, and the ablations of the Barlow Twins paper."""
 
-from keras_barlow.recipes import ablations
+from keras_barlow.recipes import ablations, published
 from keras_barlow.recipes.barlow_twins_recipes import CIFAR10_RESNET18, CIFAR10_SMALL, DIGITS, IMAGENET_RESNET50
 from keras_barlow.recipes.catalogue import get, names
 from keras_barlow.recipes.recipe import Recipe
@@ -14,4 +14,5 @@ __all__ = [
     "ablations",
     "get",
     "names",
+    "published",
 ]
