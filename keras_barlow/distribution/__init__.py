@@ -3,6 +3,7 @@
 from keras_barlow.distribution.replicas import (
     all_finite,
     gather_rows,
+    next_rows,
     own_rows,
     replica_count,
     row_counts,
@@ -33,6 +34,7 @@ __all__ = [
     "from_all_workers",
     "from_chief",
     "gather_rows",
+    "next_rows",
     "get_strategy",
     "is_chief",
     "lost_worker",

@@ -66,8 +66,9 @@ def next_rows(x):
     if context is None:
         return tf.roll(x, -1, axis=0)
     count = tf.shape(x)[0]
-    # Every replica with rows contributes its first row.
-    first_rows = gather_rows(x[:1])
+    # Every replica with rows contributes its first row. Collectives do not take uint8.
+    kept = x.dtype if x.dtype.is_floating else tf.int32
+    first_rows = tf.cast(gather_rows(tf.cast(x[:1], kept)), x.dtype)
     has_rows = tf.cast(row_counts(count) > 0, tf.int32)
     following = tf.reduce_sum(has_rows[: context.replica_id_in_sync_group + 1]) % tf.reduce_sum(has_rows)
     rows = tf.concat([x[1:], first_rows[following : following + 1]], axis=0)[:count]

@@ -21,16 +21,14 @@ class BarlowTwins(JointEmbedding):
         loss: `losses.BarlowTwinsLoss`; None for its defaults.
         accumulation_steps: Number of micro-batches per batch, see `JointEmbedding`.
         skip_nonfinite: Whether to skip steps whose loss or gradient is not finite, see `JointEmbedding`.
-        predictor: Layer from embeddings to embeddings of the same width that is applied to view A only, such as
-            `Projector((D, D))`. None disables it.
+        predictor: Layer such as `Projector((D, D))` that is applied to the embeddings of view A. None disables it.
         stop_gradient: Whether to block the gradient of view B.
-        moving_average: Momentum m in [0, 1): view B goes through a copy of encoder and projector that follows them,
-            `t <- m t + (1 - m) w` after every step, and gives no gradient. None disables it.
+        moving_average: Momentum of a copy of encoder and projector that embeds view B without a gradient, or None.
         mixup: Weight of `losses.MixedBarlowTwinsLoss`, for small data, with a third forward pass. None disables it.
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
-        ValueError: If the encoder is not built, a layer does not fit, or the momentum is outside [0, 1).
+        ValueError: If a layer does not fit, or arguments cannot be combined.
 
     Example:
 
@@ -42,7 +40,7 @@ class BarlowTwins(JointEmbedding):
     ... )
     >>> model.compile(optimizer=keras.optimizers.Adam(1e-3))
     >>> images = np.random.default_rng(0).integers(0, 256, (8, 20, 20, 3), dtype="uint8")
-    >>> history = model.fit(images, batch_size=4, epochs=1, verbose=0)
+    >>> history = model.fit(images, batch_size=4, verbose=0)
     >>> sorted(history.history)
     ['invariance', 'loss', 'redundancy']
 
@@ -70,14 +68,14 @@ class BarlowTwins(JointEmbedding):
         self.predictor = networks.checked_predictor(predictor, self.embedding_shape)
         self.stop_gradient = stop_gradient
         self.moving_average = moving_average
+        self.mixup = mixup
         self.target = None
         if moving_average is not None:
             momentum.checked_momentum(moving_average, "moving_average")
             self.target = momentum.slow_copies(self.encoder, self.projector)
-        self.mixup = mixup
         if mixup is not None:
-            others = {"predictor": predictor, "stop_gradient": stop_gradient, "moving_average": moving_average}
-            checks.check_alone("mixup", **others)
+            checks.check_alone("mixup", predictor=predictor, stop_gradient=stop_gradient, moving_average=moving_average)
+            self.max_views = 3
             self.minimize(losses.MixedBarlowTwinsLoss(self.loss, mixup))
 
     def embeddings(self, views, training):
@@ -87,12 +85,10 @@ class BarlowTwins(JointEmbedding):
             z_a = self.forward(self.predictor, z_a, training=training)
         if self.target is not None:
             return z_a, momentum.project(self.target, view_b, training)
-        z_b = self.project(view_b, training=training)
-        z_b = ops.stop_gradient(z_b) if self.stop_gradient else z_b
-        return z_a, z_b, *(self.project(view, training=training) for view in mixed)
+        z_b, *z_mixed = (self.project(view, training=training) for view in (view_b, *mixed))
+        return z_a, ops.stop_gradient(z_b) if self.stop_gradient else z_b, *z_mixed
 
     def mixing(self, step):
-        # Views A and B draw from 0 and 1.
         seed = getattr(self.views, "seed", 0)
         return None if self.mixup is None else randomness.uniform_number(seed, step, view=2)
 

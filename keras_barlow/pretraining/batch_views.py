@@ -1,5 +1,6 @@
 """From a batch of the data to the views that a step embeds."""
 
+import keras
 import tensorflow as tf
 from keras import ops
 
@@ -121,5 +122,6 @@ def _rows_of_images(x, views, encoder, step, mixing):
 
 
 def _mixture(view_a, next_b, share):
-    view_a, next_b = (ops.cast(view, "float32") for view in (view_a, next_b))
+    dtype = keras.backend.result_type(view_a.dtype, "float32")
+    view_a, next_b, share = (ops.cast(tensor, dtype) for tensor in (view_a, next_b, share))
     return share * view_a + (1.0 - share) * next_b

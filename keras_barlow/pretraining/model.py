@@ -76,7 +76,7 @@ class JointEmbedding(
         self.encoder = encoder = networks.checked_encoder(encoder)
         self.projector, self.embedding_shape = networks.built(projector, encoder.output_shape, "projector")
         checks.check_accumulation_steps(accumulation_steps)
-        self.views = view_checks.checked_views(views, encoder, accumulation_steps, type(self))
+        self.views = view_checks.checked_views(views, encoder, accumulation_steps, self)
         loss = self.default_loss() if loss is None and self.default_loss else loss
         self.loss = checks.checked_loss(loss)
         self.accumulation_steps = accumulation_steps
@@ -242,7 +242,7 @@ class JointEmbedding(
 
     def _embed(self, views, training=True):
         """The embeddings of views in full precision, and the penalties of the forward passes."""
-        view_checks.check_count(len(views), type(self))
+        view_checks.check_count(len(views), self)
         with self._recorder as passes:
             embeddings = self.embeddings(views, training=training)
         return tuple(map(penalties.full_precision, embeddings)), passes
