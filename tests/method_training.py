@@ -23,6 +23,7 @@ METHODS = {
     # 40 is no multiple of the batch, and smaller than two batches.
     "MoCo": {"momentum": 0.9, "queue_size": 40},
     "SwAV": {"num_prototypes": 5, "frozen_steps": 2},
+    "BarlowTwins": {"mixup": 5.0, "loss": kb.losses.BarlowTwinsLoss(0.05)},
 }
 
 

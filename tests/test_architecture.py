@@ -135,6 +135,7 @@ METHODS |= {
 SERIALIZABLE = {
     **{name: getattr(kb.losses, name) for name in kb.losses.__all__ if name.endswith("Loss") and name != "Loss"},
     **METHODS,
+    "MixedBarlowTwinsLoss": lambda: kb.losses.MixedBarlowTwinsLoss(kb.losses.BarlowTwinsLoss(0.1), 2.0),
     "LARS": kb.optimizers.LARS,
     "SGD": kb.optimizers.SGD,
     "BatchNormalization": kb.layers.BatchNormalization,

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import keras_barlow as kb
+from keras_barlow.pretraining import momentum
 from tests import method_training as training
 from tests import one_tape, shared
 
@@ -66,8 +67,8 @@ def test_training_moves_everything_that_the_method_keeps(name, float64):
     before = one_tape.State(training.build(name)).result()
     after = training.trained(name)
     still = [key for key in before if np.abs(after[key] - before[key]).max() < 1e-6]
-    # VICReg does not depend on a shift of all embeddings, so no bias has a gradient.
-    assert still == (["encoder 1", "projector 1"] if name == "VICReg" else [])
+    # These losses do not depend on a shift of all embeddings, so no bias has a gradient.
+    assert still == (["encoder 1", "projector 1"] if name in ("VICReg", "BarlowTwins") else [])
 
 
 @pytest.mark.parametrize("name", training.METHODS)
@@ -152,6 +153,19 @@ REFUSED = {
         lambda: small("MoCo", queue_size=8).fit(kb.data.ArrayImages(IMAGES).batches(12), verbose=0),
         "at least 2 images and at most 8",
     ),
+    "mixup and a predictor": (
+        lambda: small("BarlowTwins", predictor=keras.layers.Dense(8)),
+        r"`mixup` cannot be combined with predictor, stop_gradient, moving_average. Received: predictor=",
+    ),
+    "mixup without standardization": (
+        lambda: small("BarlowTwins", loss=kb.losses.BarlowTwinsLoss(normalization="none")),
+        r'needs a BarlowTwinsLoss with normalization="batch".*Use loss=BarlowTwinsLoss\(\)',
+    ),
+    "the weight of mixup": (lambda: small("BarlowTwins", mixup=0.0), "`mixup_weight` must be positive"),
+    "many crops": (
+        lambda: small("SimCLR", views=kb.views.multi_crop(8, small_sizes=(4,))),
+        "SimCLR compares at most 2 views of each image. Received: 3 views",
+    ),
     "prototypes": (lambda: small("SwAV", num_prototypes=1), "`num_prototypes` must be an integer of at least 2"),
     "frozen steps": (lambda: small("SwAV", frozen_steps=-1), "`frozen_steps` must be an integer of at least 0"),
     "more prototypes than images": (
@@ -187,3 +201,41 @@ def test_the_remedies_of_a_refused_batch_work():
     small("MoCo", queue_size=12).fit(IMAGES, batch_size=12, verbose=0)
     images = tf.data.Dataset.from_tensor_slices(IMAGES).batch(20, drop_remainder=True)
     small("SwAV", num_prototypes=8).fit(images, verbose=0)
+
+
+def test_micro_batches_and_replicas_mix_the_views_of_the_next_image(strategy, float64):
+    """The next image may belong to another micro-batch or replica; its view B has its own random numbers."""
+    images = tf.data.Dataset.from_tensor_slices(training.views(0).astype("uint8")).batch(training.BATCH)
+    results = []
+    for scope, parts in ((tf.distribute.get_strategy(), 1), (tf.distribute.get_strategy(), 3), (strategy, 2)):
+        flips = [kb.augmentations.RandomFlip(0.5)], [kb.augmentations.RandomFlip(0.5)]
+        with scope.scope():
+            model = training.build("BarlowTwins", views=kb.views.Views(*flips, seed=0), accumulation_steps=parts)
+        history = model.fit(images, epochs=2, verbose=0).history
+        assert set(history) == {"loss", "invariance", "redundancy", "mixup"}
+        results.append([*(weight.numpy() for weight in model.weights), *history.values()])
+    for other in results[1:]:
+        for one, expected in zip(other, results[0], strict=True):
+            np.testing.assert_allclose(one, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_byol_s_momentum_rises_to_one():
+    values = [float(momentum.rising(0.9, step, 10)) for step in (0, 5, 10, 11)]
+    np.testing.assert_allclose(values, [0.9, 0.95, 1.0, 1.0], rtol=1e-12)
+    assert momentum.rising(0.9, 5, None) == 0.9
+
+
+@pytest.mark.parametrize("name", ["BYOL", "SimSiam", "SwAV"])
+def test_small_crops_enter_the_step(name):
+    """The loss of the embeddings of all crops, which no two-view method compares."""
+    keras.utils.set_random_seed(0)
+    encoder = kb.encoders.resnet((1,), input_shape=(None, None, 3), stem="small", width=4)
+    arguments = {"SwAV": {"num_prototypes": 4}}.get(name, {"predictor": kb.Projector((8, 8))})
+    views = kb.views.multi_crop(8, small_sizes=(4, 6), seed=0)
+    model = getattr(kb, name)(encoder, kb.Projector((8,)), views=views, **arguments)
+    model.compile(keras.optimizers.SGD(0.0))
+    images = IMAGES[:8]
+    history = model.fit(images, batch_size=8, shuffle=False, verbose=0).history
+    embeddings = model.embeddings(views(images, step=0), training=True)
+    assert len(embeddings) == (4 if name == "SwAV" else 6)
+    np.testing.assert_allclose(history["loss"][0], float(model.loss(*embeddings)), rtol=1e-3)

@@ -34,6 +34,58 @@ def test_lars_agrees_with_numpy_at_a_constant_rate():
         np.testing.assert_allclose(weight, expected, rtol=2e-6)
 
 
+def test_clipped_lars_never_takes_a_larger_step_than_sgd():
+    """As in solo-learn: the trust ratio over the learning rate, at most 1."""
+    rng = np.random.default_rng(1)
+    start = rng.normal(size=(6, 2))
+    for scale in (1e-3, 10.0):
+        gradient = scale * rng.normal(size=(6, 2))
+        weight = keras.Variable(start, dtype="float32")
+        optimizer = optimizers.LARS(0.3, momentum=0.0, trust_coefficient=0.02, weight_decay=0.0, clip=True)
+        optimizer.apply([keras.ops.convert_to_tensor(gradient, "float32")], [weight])
+        ratio = 0.02 * np.linalg.norm(start) / np.linalg.norm(gradient)
+        expected = start - 0.3 * min(ratio / 0.3, 1.0) * gradient
+        np.testing.assert_allclose(weight, expected, rtol=2e-6)
+        assert (ratio / 0.3 > 1) == (scale == 1e-3)
+
+
+def test_sgd_agrees_with_pytorch():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=(4, 3)), rng.normal(size=(5, 4, 3))
+    optimizer, weight = optimizers.SGD(0.1, momentum=0.8, weight_decay=0.05), keras.Variable(start, dtype="float32")
+    theirs = torch.nn.Parameter(torch.tensor(start))
+    torch_optimizer = torch.optim.SGD([theirs], 0.1, momentum=0.8, weight_decay=0.05)
+    for gradient in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(gradient, "float32")], [weight])
+        theirs.grad = torch.tensor(gradient)
+        torch_optimizer.step()
+        np.testing.assert_allclose(weight, theirs.detach().numpy(), rtol=2e-5, atol=1e-6)
+
+
+def test_sgd_can_keep_the_rate_of_some_variables_and_exempt_some_from_the_decay():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0], [1.0, 0.5])
+    weights = [keras.Variable(np.ones(2), dtype="float32", name=name) for name in ("own", "constant", "undecayed")]
+    optimizer = optimizers.SGD(schedule, momentum=0.0, weight_decay=0.1)
+    optimizer.exclude_from_schedule([weights[1]], 0.25)
+    optimizer.exclude_from_weight_decay([weights[2]])
+    for _ in range(2):
+        optimizer.apply([keras.ops.ones(2)] * 3, weights)
+    own = 1 - 1.0 * 1.1
+    np.testing.assert_allclose(weights[0], own - 0.5 * (1 + 0.1 * own), rtol=1e-6)
+    constant = 1 - 0.25 * 1.1
+    np.testing.assert_allclose(weights[1], constant - 0.25 * (1 + 0.1 * constant), rtol=1e-6)
+    np.testing.assert_allclose(weights[2], 1 - 1.0 - 0.5, rtol=1e-6)
+    again = optimizers.SGD.from_config(optimizer.get_config())
+    assert again.get_config() == optimizer.get_config()
+
+
+@pytest.mark.parametrize("momentum", [1.0, -0.1])
+def test_bad_arguments_of_sgd(momentum):
+    with pytest.raises(ValueError, match=r"`momentum` must be in \[0, 1\)"):
+        optimizers.SGD(momentum=momentum)
+
+
 def test_a_weight_of_zeros_still_moves():
     weight = keras.Variable(np.zeros((2, 2)), dtype="float32")
     optimizers.LARS(1.0).apply([keras.ops.ones((2, 2))], [weight])

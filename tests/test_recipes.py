@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 import random
 
 import keras
@@ -68,7 +69,7 @@ def assert_same_config(item, expected):
         assert item == (pytest.approx(expected, rel=1e-6) if isinstance(expected, float) else expected)
 
 
-@pytest.mark.parametrize("name", kb.recipes.names())
+@pytest.mark.parametrize("name", kb.recipes.names("BarlowTwins"))
 def test_every_recipe_keeps_its_values(name):
     settings, (encoder, variance, encoder_options), optimizer, view_options, redundancy_weight = EXPECTED[name]
     recipe = kb.recipes.get(name)
@@ -100,14 +101,14 @@ def small(recipe, **changes):
 
 
 def test_every_recipe_builds():
-    for name in kb.recipes.names():
+    for name in kb.recipes.names("BarlowTwins"):
         models = [small(kb.recipes.get(name), batch_size=4).build(num_images=8, seed=3) for _ in range(2)]
         assert models[0].optimizer is not None and models[0].views.seed == models[1].views.seed
         for one, other in zip(*(model.get_weights() for model in models), strict=True):
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("name", shared.few(kb.recipes.names(), "imagenet_resnet50"))
+@pytest.mark.parametrize("name", shared.few(kb.recipes.names("BarlowTwins"), "imagenet_resnet50"))
 def test_every_recipe_builds_and_takes_a_step(name):
     recipe = small(kb.recipes.get(name), batch_size=4)
     crops_from_files = name == "imagenet_resnet50"
@@ -187,8 +188,14 @@ def test_a_change_updates_options_and_leaves_the_recipe():
     [
         ({"width": 4}, "only change its fields. Received: 'width'. Use one of .*encoder_options"),
         ({"encoder": "resnet9"}, "`encoder` must be a function of `encoders`. Received: 'resnet9'. Use one of"),
-        ({"method": "Barlow"}, "`method` must be a class of `methods`. Received: 'Barlow'. Use one of BarlowTwins"),
-        ({"optimizer": "sgd"}, "`optimizer` must be 'adam' or 'lars'. Received: 'sgd'. Use one of adam, lars"),
+        (
+            {"method": "Barlow"},
+            "`method` must be a class of `methods`. Received: 'Barlow'. Use one of BYOL, BarlowTwins",
+        ),
+        (
+            {"optimizer": "rmsprop"},
+            "`optimizer` must be 'adam', 'lars' or 'sgd'. Received: 'rmsprop'. Use one",
+        ),
         ({"encoder_options": {"widht": 4}}, "`encoder_options` must hold .* Received: 'widht'. Use one of .*width"),
         ({"encoder_options": {"input_shape": (8, 8, 3)}}, "`encoder_options` must hold .* Received: 'input_shape'"),
         ({"method_options": {"momentum": 0.9}}, "`method_options` .* 'momentum'. Use one of .*moving_average"),
@@ -201,6 +208,114 @@ def test_a_change_updates_options_and_leaves_the_recipe():
 def test_unknown_fields_and_options_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         kb.recipes.DIGITS.changed(**changes)
+
+
+# As published: epochs, batch size, peak rate, projector, optimizer and its options; options of method and loss.
+CIFAR_LARS = {"trust_coefficient": 0.02, "clip": True}
+PAPER_LARS = {"vector_learning_rate": None}
+PUBLISHED = {
+    "cifar10_resnet18_vicreg": ((1000, 256, 0.3, (2048,) * 3, "lars", {"weight_decay": 1e-4, **CIFAR_LARS}), {}, {}),
+    "cifar10_resnet18_simclr": (
+        (1000, 256, 0.4, (2048, 256), "lars", {"weight_decay": 1e-4, **CIFAR_LARS}),
+        {},
+        {"temperature": 0.2},
+    ),
+    "cifar10_resnet18_byol": (
+        (1000, 256, 1.0, (4096, 256), "lars", {"weight_decay": 1e-5, **CIFAR_LARS}),
+        {"predictor": (4096, 256), "momentum": 0.99},
+        {},
+    ),
+    "cifar10_resnet18_simsiam": (
+        (1000, 256, 0.5, (2048,) * 3, "sgd", {"weight_decay": 1e-5, "predictor_learning_rate": 0.5}),
+        {"predictor": (512, 2048)},
+        {},
+    ),
+    "cifar10_resnet18_moco": (
+        (1000, 256, 0.3, (2048, 256), "sgd", {"weight_decay": 1e-4}),
+        {"momentum": 0.99, "queue_size": 32768},
+        {},
+    ),
+    "cifar10_resnet18_swav": (
+        (1000, 256, 0.6, (2048, 128), "lars", {"weight_decay": 1e-6, **CIFAR_LARS}),
+        {"num_prototypes": 256, "frozen_steps": 390},
+        {},
+    ),
+    "imagenet_resnet50_vicreg": ((1000, 2048, 1.6, (8192,) * 3, "lars", {"weight_decay": 1e-6, **PAPER_LARS}), {}, {}),
+    "imagenet_resnet50_simclr": (
+        (1000, 4096, 4.8, (2048, 128), "lars", {"weight_decay": 1e-6, **PAPER_LARS}),
+        {},
+        {"temperature": 0.1},
+    ),
+    "imagenet_resnet50_byol": (
+        (1000, 4096, 3.2, (4096, 256), "lars", {"weight_decay": 1.5e-6, **PAPER_LARS}),
+        {"predictor": (4096, 256), "momentum": 0.996},
+        {},
+    ),
+    "imagenet_resnet50_simsiam": (
+        (100, 512, 0.1, (2048,) * 3, "sgd", {"weight_decay": 1e-4, "predictor_learning_rate": 0.1}),
+        {"predictor": (512, 2048)},
+        {},
+    ),
+    "imagenet_resnet50_moco": (
+        (800, 256, 0.03, (2048, 128), "sgd", {"weight_decay": 1e-4}),
+        {"momentum": 0.999, "queue_size": 65536},
+        {},
+    ),
+    "imagenet_resnet50_swav": (
+        (800, 4096, 4.8, (2048, 128), "lars", {"weight_decay": 1e-6, **PAPER_LARS}),
+        {"num_prototypes": 3000, "frozen_steps": 313},
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_recipes_of_the_other_methods_are_those_published(name):
+    recipe = kb.recipes.get(*name.rsplit("_", 1))
+    settings, method_options, loss_options = PUBLISHED[name]
+    fields = ("epochs", "batch_size", "learning_rate", "projector", "optimizer", "optimizer_options")
+    for field, expected in zip(fields, settings, strict=True):
+        value = getattr(recipe, field)
+        assert value == (pytest.approx(expected) if isinstance(expected, float) else expected), field
+    assert (recipe.method_options, recipe.loss_options) == (method_options, loss_options)
+    assert recipe.name == name and recipe.encoder == name.split("_")[1]
+
+
+OTHERS = [name for name in kb.recipes.names() if kb.recipes.names().index(name) >= 4]
+
+
+@pytest.mark.parametrize("name", shared.few(OTHERS, *(name for name in OTHERS if name.startswith("imagenet"))))
+def test_every_recipe_of_another_method_builds_and_takes_a_step(name):
+    recipe = kb.recipes.get(*name.rsplit("_", 1))
+    options = dict(recipe.method_options)
+    options |= {option: 4 for option in ("num_prototypes", "queue_size") if option in options}
+    options |= {"predictor": (4, 8)} if "predictor" in options else {}
+    views = {"small_sizes": (8,)} if recipe.views_policy == "multi_crop" else {}
+    model = small(recipe, batch_size=4, method_options=options, views_options=views).build(num_images=8, seed=0)
+    assert type(model) is getattr(kb, recipe.method) and type(model.loss) is type(model).default_loss
+    if "total_steps" in inspect.signature(type(model)).parameters:
+        assert model.total_steps == 2 * recipe.epochs
+    images = np.zeros((8, 20, 20, 3), "uint8") + np.arange(8, dtype="uint8")[:, None, None, None]
+    history = model.fit(images, batch_size=4, verbose=0).history
+    assert np.isfinite(history["loss"]).all() and keras.config.dtype_policy().name == "float32"
+
+
+def test_a_method_chooses_its_recipe():
+    assert kb.recipes.get("digits", "SimCLR") is kb.recipes.get("digits", method="simclr")
+    assert kb.recipes.get("digits", "barlowtwins") is kb.recipes.DIGITS
+    assert len(kb.recipes.names()) == 4 * len(kb.methods.__all__) and len(kb.recipes.names("MoCo")) == 4
+    with pytest.raises(ValueError, match=r"Unknown recipe. Received: 'digit_byol'. Known recipes: digits_byol"):
+        kb.recipes.get("digit", "byol")
+    with pytest.raises(ValueError, match=r"Unknown method. Received: 'biol'. Known methods: byol"):
+        kb.recipes.get("digits", "biol")
+
+
+def test_the_rate_of_simsiam_s_predictor_is_constant():
+    recipe = small(kb.recipes.get("imagenet_resnet50", "simsiam"), batch_size=4, epochs=2)
+    model = recipe.changed(method_options={"predictor": (4, 8)}, precision="float32").build(num_images=8, seed=0)
+    rates = model.optimizer._constant_rates
+    assert set(rates) == {weight.path for weight in model.predictor.trainable_variables}
+    assert set(rates.values()) == {0.1}
 
 
 def test_bad_input():
