@@ -11,7 +11,7 @@ DIGITS = base.DIGITS.with_method(
     "digits_swav",
     "SwAV",
     projector=(256, 64),
-    method_options={"num_prototypes": 32, "frozen_steps": 27},
+    method_options={"num_prototypes": 32, "frozen_steps": 67},
 )
 
 # python examples/pretrain.py --method=swav --recipe=cifar10_small --data_dir=cifar10.zip
