@@ -33,8 +33,8 @@ def check_count(count, method):
     if method.max_views is not None and count > method.max_views:
         raise ValueError(
             f"{type(method).__name__} compares at most {method.max_views} views of each image. "
-            f"Received: {count} views. Use two views, such as keras_barlow.views.barlow_twins(image_size), or a method that takes any number of "
-            "views, such as SwAV."
+            f"Received: {count} views. Use two views, such as keras_barlow.views.barlow_twins(image_size), or a method "
+            "that takes any number of views, such as SwAV."
         )
 
 
