@@ -113,7 +113,7 @@ MUTATIONS = [
         "momentum copies that follow at once",
         "pretraining/momentum.py",
         "ops.cast(keep, target.dtype) * target + ops.cast(1.0 - keep, target.dtype) * weight",
-        "target.assign((1.0 - momentum) * target + momentum * weight)",
+        "ops.cast(1.0 - keep, target.dtype) * target + ops.cast(keep, target.dtype) * weight",
         "test_asymmetry",
     ),
     Mutation(
