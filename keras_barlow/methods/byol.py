@@ -44,7 +44,7 @@ class BYOL(JointEmbedding):
     ... )
     >>> model.compile(optimizer=keras.optimizers.Adam(1e-3))
     >>> images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype="uint8")
-    >>> model.predict(images, verbose=0).shape
+    >>> tuple(model(images).shape)
     (8, 8)
 
     References:

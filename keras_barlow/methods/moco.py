@@ -50,7 +50,7 @@ class MoCo(JointEmbedding):
     ... )
     >>> model.compile(optimizer=keras.optimizers.SGD(0.03, momentum=0.9))
     >>> images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype="uint8")
-    >>> model.predict(images, verbose=0).shape
+    >>> tuple(model(images).shape)
     (8, 8)
 
     References:

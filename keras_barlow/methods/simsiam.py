@@ -38,7 +38,7 @@ class SimSiam(JointEmbedding):
     ... )
     >>> model.compile(optimizer=keras.optimizers.SGD(0.05, momentum=0.9))
     >>> images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype="uint8")
-    >>> model.predict(images, verbose=0).shape
+    >>> tuple(model(images).shape)
     (8, 8)
 
     References:
