@@ -183,16 +183,18 @@ class SGD(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
             return
         super().build(variables)
         self.momentums = self.add_optimizer_variables(variables, "momentum")
+        self._paths = [variable.path for variable in variables]
 
     def update_step(self, gradient, variable, learning_rate):
-        dtype = variable.dtype
+        dtype, index = variable.dtype, self.index_of(variable)
         gradient = ops.cast(gradient, dtype)
         if self.weight_decay and self.is_decayed(variable):
             gradient = gradient + ops.cast(self.weight_decay, dtype) * variable
-        momentum = self.momentums[self.index_of(variable)]
+        momentum = self.momentums[index]
         step = ops.cast(self.momentum, dtype) * momentum + gradient
         self.assign(momentum, step)
-        rate = self._constant_rates.get(variable.path, learning_rate)
+        # Under a strategy Keras passes TensorFlow's variable, which has no path.
+        rate = self._constant_rates.get(self._paths[index], learning_rate)
         self.assign_sub(variable, ops.cast(rate, dtype) * step)
 
     def get_config(self):
