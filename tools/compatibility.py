@@ -46,6 +46,7 @@ NOT_CORE = {
     "test_ablations.py",
     "test_architecture.py",
     "test_arrays.py",
+    "test_compare.py",
     "test_compatibility.py",
     "test_decoding.py",
     "test_detection.py",
