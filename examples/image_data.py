@@ -29,6 +29,8 @@ class ImageSettings:
 SETTINGS = {
     "cifar10_small": ImageSettings(train_per_class=2000, test_per_class=1000),
     "imagenet_resnet50": ImageSettings(stored_size=256, crops_from_files=True),
+    # Only two crops can be cut from files.
+    "imagenet_resnet50_swav": ImageSettings(stored_size=256),
 }
 
 
@@ -40,7 +42,8 @@ def dataset_name(recipe):
 def settings_for(recipe, **changes):
     """Returns the settings of a recipe, updated by the changes that are not None, such as flags."""
     changes = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(SETTINGS.get(dataset_name(recipe), ImageSettings()), **changes)
+    settings = SETTINGS.get(recipe.name) or SETTINGS.get(dataset_name(recipe), ImageSettings())
+    return dataclasses.replace(settings, **changes)
 
 
 def load(data_dir, recipe, settings, **options):

@@ -151,6 +151,7 @@ class SGD(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
         learning_rate: Float or `keras.optimizers.schedules.LearningRateSchedule`.
         momentum: Float in [0, 1), the decay of the momentum.
         weight_decay: Float, the L2 decay of all variables. `exclude_from_weight_decay` exempts some.
+        constant_rates: Dictionary from paths of variables to constant learning rates, see `exclude_from_schedule`.
         name: Name of the optimizer.
         **kwargs: Keyword arguments of `keras.optimizers.Optimizer` (`clipnorm`, `use_ema`, ...).
 
@@ -162,12 +163,12 @@ class SGD(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
     >>> optimizer = SGD(learning_rate=0.05, weight_decay=1e-4)
     """
 
-    def __init__(self, learning_rate=0.05, momentum=0.9, weight_decay=1e-4, name="sgd", **kwargs):
+    def __init__(self, learning_rate=0.05, momentum=0.9, weight_decay=1e-4, constant_rates=None, name="sgd", **kwargs):
         if not 0 <= momentum < 1:
             raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
         self.momentum = momentum
-        self._constant_rates = {}
+        self.constant_rates = dict(constant_rates or {})
 
     def exclude_from_schedule(self, variables, learning_rate):
         """Trains some variables with a constant learning rate, such as the predictor of SimSiam.
@@ -176,7 +177,7 @@ class SGD(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
             variables: List of `keras.Variable`s.
             learning_rate: Their learning rate, a float.
         """
-        self._constant_rates.update({variable.path: learning_rate for variable in variables})
+        self.constant_rates.update({variable.path: learning_rate for variable in variables})
 
     def build(self, variables):
         if self.built:
@@ -194,8 +195,8 @@ class SGD(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
         step = ops.cast(self.momentum, dtype) * momentum + gradient
         self.assign(momentum, step)
         # Under a strategy Keras passes TensorFlow's variable, which has no path.
-        rate = self._constant_rates.get(self._paths[index], learning_rate)
+        rate = self.constant_rates.get(self._paths[index], learning_rate)
         self.assign_sub(variable, ops.cast(rate, dtype) * step)
 
     def get_config(self):
-        return {**super().get_config(), "momentum": self.momentum}
+        return {**super().get_config(), "momentum": self.momentum, "constant_rates": self.constant_rates}

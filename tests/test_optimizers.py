@@ -76,7 +76,7 @@ def test_sgd_can_keep_the_rate_of_some_variables_and_exempt_some_from_the_decay(
     np.testing.assert_allclose(weights[1], constant - 0.25 * (1 + 0.1 * constant), rtol=1e-6)
     np.testing.assert_allclose(weights[2], 1 - 1.0 - 0.5, rtol=1e-6)
     again = optimizers.SGD.from_config(optimizer.get_config())
-    assert again.get_config() == optimizer.get_config()
+    assert again.get_config() == optimizer.get_config() and list(again.constant_rates.values()) == [0.25]
 
 
 @pytest.mark.parametrize("momentum", [1.0, -0.1])

@@ -313,7 +313,7 @@ def test_a_method_chooses_its_recipe():
 def test_the_rate_of_simsiam_s_predictor_is_constant():
     recipe = small(kb.recipes.get("imagenet_resnet50", "simsiam"), batch_size=4, epochs=2)
     model = recipe.changed(method_options={"predictor": (4, 8)}, precision="float32").build(num_images=8, seed=0)
-    rates = model.optimizer._constant_rates
+    rates = model.optimizer.constant_rates
     assert set(rates) == {weight.path for weight in model.predictor.trainable_variables}
     assert set(rates.values()) == {0.1}
 

@@ -242,7 +242,7 @@ class Recipe:
             "encoder_options": encoder_names - {"blocks", "input_shape", "kernel_initializer"},
             "method_options": _parameters(method) - {"encoder", "projector", "views", "loss", "total_steps"},
             "loss_options": _parameters(method.default_loss),
-            "optimizer_options": optimizer_names - {"learning_rate"},
+            "optimizer_options": optimizer_names - {"learning_rate", "constant_rates"},
             "views_options": _parameters(policy, views.policy) - {"image_size", "seed", "without"},
         }
 
