@@ -2,24 +2,20 @@
 
     python examples/pretrain.py
 
-Without flags, it runs the `digits` recipe on images that it draws itself. On two CPU cores this takes about 3 minutes
-and ends with a table like
+Without flags, it runs the `digits` recipe on images that it draws itself. It takes about 3 minutes on two CPU cores:
 
                         k-NN   linear   10 labels a class
     raw pixels         0.615    0.131               0.125
     untrained          0.208    0.348               0.156
     Barlow Twins       0.925    0.958               0.824
 
-It leaves `results.json`, `metrics.jsonl`, `encoder/` (SavedModel), `model.keras`, TensorBoard events and five pictures
-in `runs/digits`. With another method, or with your own images:
+It leaves results, logs, model, encoder (SavedModel) and pictures in `runs/digits`. Other methods, and your own images:
 
     python examples/pretrain.py --method=simclr                                  # in runs/digits_simclr
     python examples/pretrain.py --recipe=cifar10_resnet18 --data_dir=photos      # a folder, .zip or .npz
     python examples/pretrain.py --recipe=cifar10_resnet18 --dataset=cifar10 --download
 
-To resume an interrupted run, repeat the command with --resume. To use several workers on this machine:
-
-    python -m keras_barlow.launch --workers=2 examples/pretrain.py
+--resume resumes an interrupted run. `python -m keras_barlow.launch --workers=2` instead of `python` starts two workers.
 """
 
 import dataclasses
@@ -41,9 +37,9 @@ from absl import app, flags
 import keras_barlow as kb
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("recipe", "digits", f"Recipe to train: {', '.join(kb.recipes.names())}.")
+flags.DEFINE_string("recipe", "digits", f"Recipe to train: {', '.join(kb.recipes.names('BarlowTwins'))}.")
 METHODS = [name.lower() for name in kb.methods.__all__]
-flags.DEFINE_enum("method", None, METHODS, "Method; the recipe's by default.", case_sensitive=False)
+flags.DEFINE_enum("method", None, METHODS, "Method; Barlow Twins by default.", case_sensitive=False)
 flags.DEFINE_string("data_dir", None, "Folder, .zip or .npz of images; with --dataset, the data folder of TFDS.")
 flags.DEFINE_string("dataset", None, "Name of a TFDS dataset to use instead of a folder.")
 flags.DEFINE_string("train_split", None, "TFDS split to train on, such as train[:90%].")
@@ -78,7 +74,7 @@ class Run:
         recipe: `recipes.Recipe` with the changes of the flags.
         settings: `image_data.ImageSettings`.
         train: `data.Images` to train on.
-        test: `data.Images` to test on, or None without labels.
+        test: `data.Images` to test on, or None.
         views: `views.Views` layer with all transforms.
         model: Compiled model.
         batches: Batches to train on.

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_barlow import distribution
 from keras_barlow.losses import correlation, costs
-from keras_barlow.losses.base import Loss
+from keras_barlow.losses.base import Loss, checked_rows
 
 FORMS = ("auto", "feature", "batch")
 MATMUL_DTYPES = (None, "bfloat16")
@@ -272,14 +272,7 @@ class BarlowTwinsLoss(Loss):
         return {"loss": loss, "invariance": invariance, "redundancy": redundancy}
 
     def checked(self, z_a, z_b):
-        z_a, z_b = super().checked(z_a, z_b)
-        if z_a.shape[0] == 1 and distribution.replica_count() == 1:
-            raise ValueError(
-                "The Barlow Twins loss correlates features over the batch, so a batch needs at least 2 images. "
-                f"Received: z_a.shape={tuple(z_a.shape)}. Use a larger batch, or drop_remainder=True if only the last "
-                "batch has 1 image."
-            )
-        return z_a, z_b
+        return checked_rows(super().checked(z_a, z_b), "The Barlow Twins loss correlates features over the batch")
 
 
 def _check_choice(name, value, choices):

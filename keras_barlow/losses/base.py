@@ -129,3 +129,24 @@ class Loss:
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+
+def checked_rows(z, reason):
+    """The embeddings of a loss that takes statistics over the batch, if there is more than one image.
+
+    Args:
+        z: Tuple of float tensors `(n, D)`.
+        reason: Why there must be two, as the beginning of the error.
+
+    Returns:
+        `z`.
+
+    Raises:
+        ValueError: If there is one image. Several replicas are checked by the training step.
+    """
+    if z[0].shape[0] == 1 and distribution.replica_count() == 1:
+        raise ValueError(
+            f"{reason}, so a batch needs at least 2 images. Received: embeddings of shape {tuple(z[0].shape)}. Use a "
+            "larger batch, or drop_remainder=True if only the last batch has 1 image."
+        )
+    return z

@@ -3,9 +3,8 @@
 import keras
 from keras import ops
 
-from keras_barlow import distribution
 from keras_barlow.losses import correlation
-from keras_barlow.losses.base import Loss
+from keras_barlow.losses.base import Loss, checked_rows
 
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
@@ -85,14 +84,7 @@ class VICRegLoss(Loss):
         return {"loss": loss, "invariance": invariance, "variance": variance, "covariance": covariance}
 
     def checked(self, z_a, z_b):
-        z_a, z_b = super().checked(z_a, z_b)
-        if z_a.shape[0] == 1 and distribution.replica_count() == 1:
-            raise ValueError(
-                "The VICReg loss takes variances over the batch, so a batch needs at least 2 images. "
-                f"Received: z_a.shape={tuple(z_a.shape)}. Use a larger batch, or drop_remainder=True if only the last "
-                "batch has 1 image."
-            )
-        return z_a, z_b
+        return checked_rows(super().checked(z_a, z_b), "The VICReg loss takes variances over the batch")
 
 
 def _spread(z, epsilon):
