@@ -39,6 +39,29 @@ def dataset_name(recipe):
     return recipe.name.removesuffix(f"_{recipe.method.lower()}")
 
 
+def check_source(recipe, source, flags):
+    """Refuses a recipe without images, unless it draws the digits, and then flags about other images.
+
+    Args:
+        recipe: `recipes.Recipe`.
+        source: Folder, file or name of a dataset; None if there is none.
+        flags: Names of the flags about images that the user passed.
+
+    Raises:
+        ValueError: If there are no images, or a flag has no effect.
+    """
+    if source is None and dataset_name(recipe) != "digits":
+        raise ValueError(
+            f"The recipe {recipe.name!r} needs images. Received: neither --data_dir nor --dataset. "
+            "Name a folder, a .zip, a .npz, or a TFDS dataset."
+        )
+    if source is None and flags:
+        raise ValueError(
+            "The digits are drawn, so flags about other images have no effect. Received: "
+            f"{', '.join(f'--{name}' for name in flags)}. Remove them, or add --data_dir or --dataset."
+        )
+
+
 def settings_for(recipe, **changes):
     """Returns the settings of a recipe, updated by the changes that are not None, such as flags."""
     changes = {name: value for name, value in changes.items() if value is not None}

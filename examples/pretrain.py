@@ -60,6 +60,8 @@ flags.DEFINE_float("max_seconds", None, "Time after which to save and stop.", lo
 flags.DEFINE_bool("skip_nonfinite", False, "Whether to skip steps with a NaN or infinite loss instead of failing.")
 flags.DEFINE_integer("seed", 0, "Seed of the weights, the views, the order of the images and the digits.")
 
+# Flags about the images of --data_dir or --dataset.
+SOURCE = ("train_split", "test_split", "train_per_class", "test_per_class", "labels", "skip_corrupt", "download")
 AGAIN = "To resume, repeat the command with --resume."
 
 
@@ -202,12 +204,8 @@ def check_folder(path):
 
 
 def check_source(recipe):
-    """Refuses to train without images: they are drawn only for the digits."""
-    if FLAGS.data_dir is None and FLAGS.dataset is None and image_data.dataset_name(recipe) != "digits":
-        raise ValueError(
-            f"The recipe {recipe.name!r} needs images. Received: neither --data_dir nor --dataset. "
-            "Name a folder, a .zip, a .npz, or a TFDS dataset."
-        )
+    """Refuses to train without images, and flags about images that are not used."""
+    image_data.check_source(recipe, FLAGS.data_dir or FLAGS.dataset, [name for name in SOURCE if FLAGS[name].present])
 
 
 def load_images(recipe, settings):
