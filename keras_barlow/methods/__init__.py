@@ -8,4 +8,4 @@ from keras_barlow.methods.simsiam import SimSiam
 from keras_barlow.methods.swav import SwAV
 from keras_barlow.methods.vicreg import VICReg
 
-__all__ = ["BYOL", "BarlowTwins", "MoCo", "SimCLR", "SimSiam", "SwAV", "VICReg"]
+__all__ = ["BarlowTwins", "VICReg", "SimCLR", "BYOL", "SimSiam", "MoCo", "SwAV"]
