@@ -306,7 +306,7 @@ def test_a_method_chooses_its_recipe():
     assert len(kb.recipes.names()) == 4 * len(kb.methods.__all__) and len(kb.recipes.names("MoCo")) == 4
     with pytest.raises(ValueError, match=r"Unknown recipe. Received: 'digit_byol'. Known recipes: digits_byol"):
         kb.recipes.get("digit", "byol")
-    with pytest.raises(ValueError, match=r"Unknown method. Received: 'biol'. Known methods: byol"):
+    with pytest.raises(ValueError, match=r"Unknown method. Received: 'biol'. Known methods: barlowtwins"):
         kb.recipes.get("digits", "biol")
 
 
