@@ -172,9 +172,9 @@ def lightly(module):
 
 
 def lightly_moco():
+    loss = lightly("lightly.loss.ntx_ent_loss").NTXentLoss(0.2, memory_bank_size=(len(QUEUE), FEATURES))
     import torch
 
-    loss = lightly("lightly.loss.ntx_ent_loss").NTXentLoss(0.2, memory_bank_size=(len(QUEUE), FEATURES))
     loss.memory_bank.bank = torch.tensor(QUEUE)
     return loss
 

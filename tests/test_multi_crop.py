@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 import keras_barlow as kb
-from keras_barlow.pretraining import batch_views
+from keras_barlow.pretraining import batch_sizes, batch_views
 from tests import shared
 from tests.test_exact_step import dataset, images
 
@@ -32,10 +32,11 @@ class Centers(kb.losses.Loss):
 class Method(kb.pretraining.JointEmbedding):
     """Embeds any number of views."""
 
+    default_loss = Centers
     max_views = None
 
     def __init__(self, encoder, projector, views, loss=None, **kwargs):
-        super().__init__(encoder, projector, views, loss or Centers(), **kwargs)
+        super().__init__(encoder, projector, views, loss, **kwargs)
 
     def embeddings(self, views, training):
         return tuple(self.project(view, training=training) for view in views)
@@ -121,9 +122,10 @@ def test_the_step_is_the_plain_step_on_the_whole_batch(create, views, replicas, 
 def test_micro_batches_and_replicas_draw_the_crops_of_the_whole_batch(strategy):
     """The random numbers are bit-identical. XLA compiles one kernel per batch size, and they round differently."""
     views, encoder, batch = crops(), resnet(), tf.constant(images())
-    whole = batch_views.draw(batch, views, encoder, step=3)
+    limits = batch_sizes.RowLimits()
+    whole = batch_views.draw(batch, views, encoder, 3, limits)
     assert [view.shape[1] for view in whole] == list(SIZES)
-    parts = [part([]) for part in batch_views.micro_batches(batch, views, encoder, 3, 2, networks=[])]
+    parts = [part([]) for part in batch_views.micro_batches(batch, views, encoder, 3, limits, 2, networks=[])]
     assert [len(part[0]) for part in parts] == [8, 8]
     for view, *rows in zip(whole, *parts, strict=True):
         np.testing.assert_allclose(tf.concat(rows, axis=0), view, atol=1e-3)
@@ -230,7 +232,6 @@ def test_crops_of_the_data_come_in_pairs(monkeypatch):
 
 def test_a_recipe_chooses_a_policy_and_an_encoder_for_its_sizes(monkeypatch):
     monkeypatch.setattr(kb.methods, "Method", Method, raising=False)
-    monkeypatch.setattr(kb.losses, "MethodLoss", Centers, raising=False)
     monkeypatch.setattr(kb.methods, "__all__", [*kb.methods.__all__, "Method"])
     small = {"name": "small", "image_size": 8, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "projector": (8,)}
     small |= {"encoder": "resnet8", "encoder_options": {"stem": "small", "width": 4}}
