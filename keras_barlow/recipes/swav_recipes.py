@@ -6,12 +6,15 @@ The recipes for CIFAR-10 with ResNet-18 follow solo-learn, those for ImageNet th
 from keras_barlow.recipes import barlow_twins_recipes as base
 
 # python examples/pretrain.py --method=swav
-# Two CPU cores, about 3 minutes. 10 labels per class: TODO.
+# Two CPU cores, about 6 minutes. 10 labels per class: 0.58.
 DIGITS = base.DIGITS.with_method(
     "digits_swav",
     "SwAV",
+    # More prototypes are worse: 60 instead of 32, 0.34 instead of 0.44 after 12 epochs.
+    epochs=45,
     projector=(256, 64),
-    method_options={"num_prototypes": 32, "frozen_steps": 67},
+    method_options={"num_prototypes": 20},
+    loss_options={"temperature": 0.2},
 )
 
 # python examples/pretrain.py --method=swav --recipe=cifar10_small --data_dir=cifar10.zip
