@@ -165,6 +165,7 @@ class TestMicroBatches:
             np.testing.assert_allclose(logs[0][name], logs[1][name], rtol=1e-4)
         assert max(np.abs(a - b).max() for a, b in zip(start, weights_of(whole), strict=True)) > 1e-2
 
+    @pytest.mark.full
     def test_replicas_and_micro_batches_together(self, strategy):
         dataset = tf.data.Dataset.from_tensor_slices(images(18)).batch(18)
         whole = group_normalized()

@@ -63,6 +63,7 @@ def run(script, *flags):
         script.main(None)
 
 
+@pytest.mark.full
 def test_two_seeds_one_of_which_fails_at_first(script, folder, tmp_path, capsys):
     output = tmp_path / "compare"
     flags = [f"--data_dir={folder}", "--epochs=1", f"--output_dir={output}", "--methods=BarlowTwins", "--seeds=0,7"]

@@ -87,7 +87,7 @@ def one_tape(steps):
     return [weight.numpy() for part in (encoder, projector, slow) for weight in part.weights]
 
 
-@pytest.mark.parametrize("replicas, accumulation_steps", shared.few([(1, 1), (1, 4), (4, 1), (4, 2)], (1, 4), (4, 2)))
+@pytest.mark.parametrize("replicas, accumulation_steps", shared.few([(1, 1), (1, 4), (4, 1), (4, 2)], (1, 4)))
 def test_the_step_is_the_plain_step_on_the_whole_batch(strategy, replicas, accumulation_steps):
     scope = strategy.scope() if replicas > 1 else tf.distribute.get_strategy().scope()
     with scope:

@@ -105,9 +105,7 @@ def one_tape(create, views, steps):
     shared.few(
         [(convolution, crops, *parts) for parts in [(1, 1), (1, 4), (4, 1), (4, 2)]]
         + [(convolution, resized, 4, 2), (batch_norm, resized, 4, 1), (batch_norm, crops, 4, 1)],
-        (convolution, crops, 1, 4),
         (convolution, resized, 4, 2),
-        (batch_norm, resized, 4, 1),
     ),
 )
 def test_the_step_is_the_plain_step_on_the_whole_batch(create, views, replicas, accumulation_steps, strategy, float64):

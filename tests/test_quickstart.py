@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import nbformat
+import pytest
 from PIL import Image
 
 import keras_barlow as kb
@@ -20,6 +21,7 @@ nbformat.write(notebook, "out.ipynb")
 """
 
 
+@pytest.mark.full
 def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parents[2]))
     notebook = nbformat.read(NOTEBOOK, as_version=4)

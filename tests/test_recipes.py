@@ -108,7 +108,7 @@ def test_every_recipe_builds():
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("name", shared.few(kb.recipes.names("BarlowTwins"), "imagenet_resnet50"))
+@pytest.mark.parametrize("name", shared.few(kb.recipes.names("BarlowTwins"), "digits"))
 def test_every_recipe_builds_and_takes_a_step(name):
     recipe = small(kb.recipes.get(name), batch_size=4)
     crops_from_files = name == "imagenet_resnet50"
@@ -284,7 +284,7 @@ def test_the_recipes_of_the_other_methods_are_those_published(name):
 OTHERS = [name for name in kb.recipes.names() if kb.recipes.names().index(name) >= 4]
 
 
-@pytest.mark.parametrize("name", shared.few(OTHERS, "imagenet_resnet50_swav", "imagenet_resnet50_simsiam"))
+@pytest.mark.parametrize("name", shared.few(OTHERS, "imagenet_resnet50_swav"))
 def test_every_recipe_of_another_method_builds_and_takes_a_step(name):
     recipe = kb.recipes.get(*name.rsplit("_", 1))
     options = dict(recipe.method_options)

@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from keras_barlow import augmentations, randomness, views
+from tests import shared
 from tests.test_augmentations import photos
 
 
@@ -47,7 +48,7 @@ def test_without_a_step_each_call_draws_new_views():
     assert np.abs(np.asarray(first) - second).max() > 1
 
 
-@pytest.mark.parametrize("create", [policy, crops])
+@pytest.mark.parametrize("create", shared.few([policy, crops], policy))
 def test_eager_traced_compiled_and_tf_data_agree(create):
     layer, images = create(), tf.constant(photos())
     eager = layer(images, step=7)
