@@ -161,6 +161,12 @@ def test_a_model_with_an_encoder_of_free_size_trains_predicts_and_survives_its_f
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_linear_probe_trains_on_crops_of_the_size_of_the_images():
+    labeled = kb.data.ArrayImages(images(), np.arange(16) % 2)
+    scores = kb.evaluation.linear_probe(resnet(), labeled, labeled, epochs=1, batch_size=8)
+    assert 0 <= scores["top1"] <= 1
+
+
 class Further(layers.Layer):
     """Views of another library."""
 

@@ -5,7 +5,7 @@ import random
 import keras
 from keras import ops
 
-from keras_barlow import augmentations, image_scale, networks, randomness
+from keras_barlow import augmentations, distribution, image_scale, networks, randomness
 from keras_barlow.augmentations.fusion import to_images, to_planes
 from keras_barlow.views.foreign import call_foreign, check_repeatable
 
@@ -125,8 +125,12 @@ class Views(keras.layers.Layer):
         """
         if step is None:
             step = ops.cast(self._seed_generator.next()[1], "int64")
+        # The position of this replica's rows is a collective, which all views share.
+        start, total = distribution.own_rows(rows)
         return tuple(
-            randomness.uniform_table(randomness.view_key(self.seed, step, index), rows, _numbers_per_image(layers))
+            randomness.uniform_rows(
+                randomness.view_key(self.seed, step, index), start, rows, total, _numbers_per_image(layers)
+            )
             for index, layers in enumerate(self._layer_lists)
         )
 
