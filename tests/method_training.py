@@ -1,6 +1,6 @@
 """Trains every method for four steps on batches of 28 and 25 images: `python tests/method_training.py 2 out.npz`.
 
-Two replicas need a process of their own, because one process holds one strategy.
+Two replicas need a separate process, because one process holds one strategy.
 """
 
 import sys
