@@ -50,6 +50,15 @@ def _fresh_keras():
     keras.utils.set_random_seed(0)
 
 
+@pytest.fixture
+def float64():
+    """Runs the test in float64, where rounding cannot hide a wrong factor."""
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")
+
+
 @pytest.fixture(scope="session")
 def strategy():
     """`MirroredStrategy` on four logical devices.

@@ -79,15 +79,6 @@ def assert_same(model, other, tolerance):
         np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance, err_msg=variable.path)
 
 
-@pytest.fixture
-def float64():
-    """Runs the test in float64, where rounding cannot hide a wrong factor."""
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx("float32")
-
-
 OPTIMIZERS = {
     "clipnorm": lambda: keras.optimizers.SGD(1.0, clipnorm=0.01),
     "global_clipnorm": lambda: keras.optimizers.SGD(1.0, global_clipnorm=0.01),

@@ -19,15 +19,6 @@ ROOT = pathlib.Path(__file__).parent.parent
 _PLAIN = {}
 
 
-@pytest.fixture
-def float64():
-    """Runs the test in float64, where rounding cannot hide a wrong factor."""
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx("float32")
-
-
 def assert_same(got, name):
     if name not in _PLAIN:
         _PLAIN[name] = training.plain(name)

@@ -44,9 +44,6 @@ class VICReg(JointEmbedding):
 
     default_loss = losses.VICRegLoss
 
-    def __init__(self, encoder, projector, views=None, loss=None, accumulation_steps=1, skip_nonfinite=False, **kwargs):
-        super().__init__(encoder, projector, views, loss, accumulation_steps, skip_nonfinite, **kwargs)
-
     def embeddings(self, views, training):
         view_a, view_b = views
         return self.project(view_a, training), self.project(view_b, training)

@@ -70,7 +70,7 @@ class JointEmbedding(
         ValueError: If the encoder is not built, its features are not of rank 2, or the loss is not a `losses.Loss`.
     """
 
-    def __init__(self, encoder, projector, views, loss, accumulation_steps=1, skip_nonfinite=False, **kwargs):
+    def __init__(self, encoder, projector, views=None, loss=None, accumulation_steps=1, skip_nonfinite=False, **kwargs):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.encoder = encoder = networks.checked_encoder(encoder)
