@@ -6,8 +6,37 @@ from keras import ops
 from keras_barlow import keras_internals
 
 
+class _WithMomentum(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
+    """Base class of optimizers with a momentum of the gradient, to which the learning rate is applied last."""
+
+    def __init__(self, learning_rate, momentum, weight_decay, name, **kwargs):
+        if not 0 <= momentum < 1:
+            raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
+        self.momentum = momentum
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self.momentums = self.add_optimizer_variables(variables, "momentum")
+
+    def _decayed(self, gradient, variable):
+        """The gradient plus the weight decay, where the variable has one."""
+        if self.weight_decay and self.is_decayed(variable):
+            gradient = gradient + ops.cast(self.weight_decay, variable.dtype) * variable
+        return gradient
+
+    def _move(self, variable, gradient, learning_rate):
+        """`m = momentum * m + g`, `w = w - learning_rate * m`."""
+        momentum = self.momentums[self.index_of(variable)]
+        step = ops.cast(self.momentum, variable.dtype) * momentum + gradient
+        self.assign(momentum, step)
+        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * step)
+
+
 @keras.saving.register_keras_serializable(package="keras_barlow")
-class LARS(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
+class LARS(_WithMomentum):
     """Layer-wise adaptive rate scaling, as in the Barlow Twins reference implementation.
 
     For a variable `w` of rank 2 or more, with gradient `g`:
@@ -61,40 +90,27 @@ class LARS(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
         name="lars",
         **kwargs,
     ):
-        if not 0 <= momentum < 1:
-            raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")
+        super().__init__(learning_rate, momentum, weight_decay, name, **kwargs)
         if trust_coefficient <= 0:
             raise ValueError(f"`trust_coefficient` must be positive. Received: trust_coefficient={trust_coefficient}")
-        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
         # Callbacks cannot change a schedule, so only a float can be scaled later.
         self._initial_learning_rate = None if callable(learning_rate) else float(learning_rate)
-        self.momentum = momentum
         self.trust_coefficient = trust_coefficient
         self.clip = clip
         self.vector_learning_rate = vector_learning_rate
-
-    def build(self, variables):
-        if self.built:
-            return
-        super().build(variables)
-        self.momentums = self.add_optimizer_variables(variables, "momentum")
 
     def update_step(self, gradient, variable, learning_rate):
         dtype = variable.dtype
         gradient = ops.cast(gradient, dtype)
         if len(variable.shape) > 1:
-            if self.weight_decay and self.is_decayed(variable):
-                gradient = gradient + ops.cast(self.weight_decay, dtype) * variable
+            gradient = self._decayed(gradient, variable)
             ratio = self._trust_ratio(variable, gradient)
             if self.clip:
                 ratio = ops.minimum(ratio / ops.cast(learning_rate, dtype), 1.0)
             gradient = gradient * ratio
         elif self.vector_learning_rate is not None:
             learning_rate = self._current_vector_learning_rate()
-        momentum = self.momentums[self.index_of(variable)]
-        step = ops.cast(self.momentum, dtype) * momentum + gradient
-        self.assign(momentum, step)
-        self.assign_sub(variable, ops.cast(learning_rate, dtype) * step)
+        self._move(variable, gradient, learning_rate)
 
     def _trust_ratio(self, variable, gradient):
         weight_norm = ops.sqrt(ops.sum(ops.square(variable)))
@@ -138,7 +154,7 @@ class LARS(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
 
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
-class SGD(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
+class SGD(_WithMomentum):
     """SGD with momentum whose weight decay is part of the gradient, as in PyTorch.
 
         g = g + weight_decay * w
@@ -164,10 +180,7 @@ class SGD(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
     """
 
     def __init__(self, learning_rate=0.05, momentum=0.9, weight_decay=1e-4, constant_rates=None, name="sgd", **kwargs):
-        if not 0 <= momentum < 1:
-            raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")
-        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs)
-        self.momentum = momentum
+        super().__init__(learning_rate, momentum, weight_decay, name, **kwargs)
         self.constant_rates = dict(constant_rates or {})
 
     def exclude_from_schedule(self, variables, learning_rate):
@@ -180,23 +193,14 @@ class SGD(keras_internals.DecayInUpdateStep, keras.optimizers.Optimizer):
         self.constant_rates.update({variable.path: learning_rate for variable in variables})
 
     def build(self, variables):
-        if self.built:
-            return
         super().build(variables)
-        self.momentums = self.add_optimizer_variables(variables, "momentum")
         self._paths = [variable.path for variable in variables]
 
     def update_step(self, gradient, variable, learning_rate):
-        dtype, index = variable.dtype, self.index_of(variable)
-        gradient = ops.cast(gradient, dtype)
-        if self.weight_decay and self.is_decayed(variable):
-            gradient = gradient + ops.cast(self.weight_decay, dtype) * variable
-        momentum = self.momentums[index]
-        step = ops.cast(self.momentum, dtype) * momentum + gradient
-        self.assign(momentum, step)
-        # Under a strategy Keras passes TensorFlow's variable, which has no path.
-        rate = self.constant_rates.get(self._paths[index], learning_rate)
-        self.assign_sub(variable, ops.cast(rate, dtype) * step)
+        gradient = self._decayed(ops.cast(gradient, variable.dtype), variable)
+        # Keras passes TensorFlow's variable, which has no path.
+        rate = self.constant_rates.get(self._paths[self.index_of(variable)], learning_rate)
+        self._move(variable, gradient, rate)
 
     def get_config(self):
         return {**super().get_config(), "momentum": self.momentum, "constant_rates": self.constant_rates}
