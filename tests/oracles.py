@@ -134,18 +134,35 @@ def numeric_gradient(function, z, step=1e-5):
     return gradients
 
 
-def lars(weights, gradients, learning_rate, vector_learning_rate, momentum=0.9, trust=0.001, decay=1e-6):
-    """Returns the weights after each step, for a sequence of gradients."""
+def lars(weights, gradients, rates, vector_rates, momentum=0.9, trust=0.001, decay=1e-6):
+    """Returns the weights after each step of the Barlow Twins reference code, for a sequence of gradients and rates."""
     weight, velocity, history = np.asarray(weights, "float64"), 0.0, []
-    for gradient in gradients:
-        rate = learning_rate
+    for gradient, rate, vector_rate in zip(gradients, rates, vector_rates, strict=True):
         if weight.ndim > 1:
             gradient = gradient + decay * weight
             norms = np.linalg.norm(weight), np.linalg.norm(gradient)
             if all(norm > 0 for norm in norms):
                 gradient = gradient * trust * norms[0] / norms[1]
         else:
-            rate = vector_learning_rate
+            rate = vector_rate
+        velocity = momentum * velocity + gradient
+        weight = weight - rate * velocity
+        history.append(weight)
+    return history
+
+
+def clipped_lars(weights, gradients, rates, vector_rates, momentum=0.9, trust=0.001, decay=1e-6):
+    """Returns the weights after each step of the LARS of solo-learn with `clip_lr` and `exclude_bias_n_norm`."""
+    weight, velocity, history = np.asarray(weights, "float64"), 0.0, []
+    for gradient, rate, vector_rate in zip(gradients, rates, vector_rates, strict=True):
+        if weight.ndim > 1:
+            norms = np.linalg.norm(weight), np.linalg.norm(gradient)
+            if all(norm > 0 for norm in norms):
+                ratio = trust * norms[0] / (norms[1] + norms[0] * decay)
+                factor = min(ratio / rate, 1) if rate else 1
+                gradient = (gradient + decay * weight) * factor
+        else:
+            rate = vector_rate
         velocity = momentum * velocity + gradient
         weight = weight - rate * velocity
         history.append(weight)

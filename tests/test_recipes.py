@@ -129,7 +129,7 @@ def test_the_paper():
     steps = 1_281_167 // 2048
     assert isinstance(optimizer, kb.optimizers.LARS)
     assert (optimizer.momentum, optimizer.trust_coefficient, optimizer.weight_decay) == (0.9, 0.001, 1e-6)
-    for schedule, peak in ((optimizer._learning_rate, 1.6), (optimizer.vector_learning_rate, 0.0024)):
+    for schedule, peak in ((optimizer._learning_rate, 1.6), (optimizer._vector_schedule, 0.0024)):
         for step, share in (
             (0, 0.0),
             (5 * steps, 0.5),
@@ -211,7 +211,7 @@ def test_unknown_fields_and_options_are_refused(changes, message):
 
 
 # As published: epochs, batch size, peak rate, projector, optimizer and its options; options of method and loss.
-CIFAR_LARS = {"trust_coefficient": 0.02, "clip": True}
+CIFAR_LARS = {"trust_coefficient": 0.02, "trust_clip": True}
 PAPER_LARS = {"vector_learning_rate": None}
 PUBLISHED = {
     "cifar10_resnet18_vicreg": ((1000, 256, 0.3, (2048,) * 3, "lars", {"weight_decay": 1e-4, **CIFAR_LARS}), {}, {}),

@@ -311,6 +311,28 @@ def test_a_schedule_takes_the_place_of_a_rate_and_back(tmp_path, caplog):
     assert settled == {"learning_rate.decay_steps": "50 -> 70"}
 
 
+def test_the_vector_rate_of_lars_is_resumed_and_may_change(tmp_path):
+    """A callback has set it in the first run; a new run with other rates has those."""
+
+    def lars(rate=0.2, vector_rate=0.01):
+        return kb.optimizers.LARS(rate, vector_learning_rate=vector_rate)
+
+    class SetVectorRate(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 0:
+                self.model.optimizer.vector_learning_rate = 0.03
+
+    def resumed(optimizer, epochs):
+        return float(fit(small_model(optimizer), tmp_path, epochs=epochs).optimizer.vector_learning_rate)
+
+    fit(small_model(lars()), tmp_path, epochs=1, callbacks=[SetVectorRate()])
+    np.testing.assert_allclose(resumed(lars(), 2), 0.03, rtol=1e-6)
+    np.testing.assert_allclose(resumed(lars(rate=0.1), 3), 0.01, rtol=1e-6)
+    schedule = keras.optimizers.schedules.CosineDecay(0.2, 50)
+    np.testing.assert_allclose(resumed(lars(schedule), 4), 0.01, rtol=1e-6)
+    np.testing.assert_allclose(resumed(lars(schedule, 0.02), 5), 0.02, rtol=1e-6)
+
+
 def test_other_changed_settings_are_named(tmp_path, caplog):
     fit(small_model(), tmp_path, epochs=1)
     changed = {

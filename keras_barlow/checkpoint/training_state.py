@@ -3,6 +3,7 @@
 import keras
 
 _BATCHES = "batches/0000"
+_VECTOR_RATE = "vector_learning_rate"
 
 
 def state_of(model):
@@ -35,10 +36,12 @@ def restore_state(model, arrays, names=None, kept=(), changes=""):
     """
     variables = _variables(model)
     own = hyperparameter_names(model)
-    names = own if names is None else names
+    if names is None:
+        # Checkpoints without names are older than the vector rate as a variable.
+        names = {name: key for name, key in own.items() if not name.endswith(_VECTOR_RATE)}
     pairs = _pairs_of_weights(variables, arrays)
     pairs += _pairs_of_slots(variables, arrays, own.values(), names.values(), changes)
-    pairs += [(own[name], names[name]) for name in own if name in names and name not in kept]
+    pairs += [(own[name], names[name]) for name in own if name in names and not _is_kept(name, kept)]
     # The set of metrics may differ (`skip_nonfinite` adds one); all are reset at the next epoch.
     pairs += [(name, name) for name in variables if name.startswith("metrics/") and name in arrays]
     for ours, theirs in pairs:
@@ -71,8 +74,14 @@ def _hyperparameters(optimizer, prefix=""):
     parts = getattr(optimizer, "optimizers", None)
     if parts is not None:
         return [pair for number, part in enumerate(parts) for pair in _hyperparameters(part, f"{prefix}{number}.")]
-    rate = optimizer.learning_rate
-    return [(f"{prefix}learning_rate", rate)] if isinstance(rate, keras.Variable) else []
+    rates = {"learning_rate": optimizer.learning_rate, _VECTOR_RATE: getattr(optimizer, "vector_rate", None)}
+    return [(f"{prefix}{name}", rate) for name, rate in rates.items() if isinstance(rate, keras.Variable)]
+
+
+def _is_kept(name, kept):
+    # LARS stores its vector rate over the learning rate, so a new learning rate needs the new model's value of both.
+    own, shared = name, name.replace(_VECTOR_RATE, "learning_rate")
+    return any(changed.startswith((own, shared)) for changed in kept)
 
 
 def _pairs_of_weights(variables, arrays):

@@ -35,7 +35,7 @@ CIFAR10_RESNET18 = base.CIFAR10_RESNET18.with_method(
     learning_rate=1.0,
     projector=(4096, 256),
     method_options={"predictor": (4096, 256), "momentum": 0.99},
-    optimizer_options={"weight_decay": 1e-5, "trust_coefficient": 0.02, "clip": True},
+    optimizer_options={"weight_decay": 1e-5, "trust_coefficient": 0.02, "trust_clip": True},
     views_options={"blur": (0.0, 0.0)},
 )
 

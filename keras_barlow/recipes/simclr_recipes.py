@@ -30,7 +30,7 @@ CIFAR10_RESNET18 = base.CIFAR10_RESNET18.with_method(
     learning_rate=0.4,
     projector=(2048, 256),
     loss_options={"temperature": 0.2},
-    optimizer_options={"weight_decay": 1e-4, "trust_coefficient": 0.02, "clip": True},
+    optimizer_options={"weight_decay": 1e-4, "trust_coefficient": 0.02, "trust_clip": True},
     views_options={"jitter": (0.8, 0.8, 0.8, 0.2), "blur": (0.5, 0.5), "solarization": (0.0, 0.0)},
 )
 

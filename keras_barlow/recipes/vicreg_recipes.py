@@ -28,7 +28,7 @@ CIFAR10_RESNET18 = base.CIFAR10_RESNET18.with_method(
     "VICReg",
     learning_rate=0.3,
     projector=(2048, 2048, 2048),
-    optimizer_options={"weight_decay": 1e-4, "trust_coefficient": 0.02, "clip": True},
+    optimizer_options={"weight_decay": 1e-4, "trust_coefficient": 0.02, "trust_clip": True},
     views_options={"crop_scale": (0.2, 1.0), "blur": (0.0, 0.0), "solarization": (0.1, 0.1)},
 )
 
