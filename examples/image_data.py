@@ -28,7 +28,10 @@ class ImageSettings:
 
 SETTINGS = {
     "cifar10_small": ImageSettings(train_per_class=2000, test_per_class=1000),
-    "imagenet_resnet50": ImageSettings(stored_size=256, crops_from_files=True),
+    **dict.fromkeys(
+        ("imagenet_resnet50", "imagenet_resnet50_lightly", "imagenet100_resnet18"),
+        ImageSettings(stored_size=256, crops_from_files=True),
+    ),
     # Only two crops can be cut from files.
     "imagenet_resnet50_swav": ImageSettings(stored_size=256),
 }

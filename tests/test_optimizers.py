@@ -6,7 +6,6 @@ import tensorflow as tf
 from keras_barlow import optimizers
 from tests import oracles
 
-
 FORMS = {False: oracles.lars, True: oracles.clipped_lars}
 
 
@@ -133,7 +132,7 @@ def test_bad_arguments(arguments):
 
 
 def test_a_learning_rate_of_zero_leaves_no_vector_rate_to_follow_it():
-    with pytest.raises(ValueError, match="must not be 0. Received: learning_rate=0, vector_learning_rate=0.1"):
+    with pytest.raises(ValueError, match=r"must not be 0\. Received: learning_rate=0, vector_learning_rate=0\.1"):
         optimizers.LARS(0.0, vector_learning_rate=0.1)
 
 

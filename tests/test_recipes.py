@@ -18,28 +18,34 @@ NO_BLUR = {"blur": (0.0, 0.0)}
 DIGIT_VIEWS = {"crop_scale": (0.5, 1.0), "flip": 0.0, "jitter": (0.6, 0.4, 0.9, 0.5), "jitter_probability": 1.0}
 DIGIT_VIEWS |= {"grayscale": 0.3, "blur": (0.0, 0.0), "solarization": (0.0, 0.0)}
 
-# For each recipe: size, epochs, batch size, k, precision, projector; encoder; optimizer; views; redundancy weight.
+# For each recipe: size, epochs, batch size, k, precision, projector; encoder; optimizer; views; weights of the loss.
 EXPECTED = {
     "digits": (
         (32, 25, 64, 5, "float32", (256, 256)),
         (kb.encoders.resnet8, HE, {"stem": "small", "width": 16}),
         lambda: ADAM(Cosine(0.0, 24 * 64, 0.2, warmup_target=0.005, warmup_steps=64), beta_2=0.95, weight_decay=1e-6),
         DIGIT_VIEWS,
-        0.005,
+        (0.005,),
     ),
     "cifar10_small": (
         (32, 20, 256, 200, "mixed_bfloat16", (1024, 1024, 1024)),
         (kb.encoders.resnet18, PYTORCH, {"stem": "small", "width": 16}),
         lambda: ADAM(0.001, beta_2=0.99, weight_decay=1e-6),
         NO_BLUR,
-        0.005,
+        (0.005,),
     ),
     "cifar10_resnet18": (
         (32, 1000, 256, 200, "mixed_bfloat16", (2048, 2048, 2048)),
         (kb.encoders.resnet18, HE, {"stem": "small", "width": 64}),
-        lambda: LARS(Cosine(0.0, 990 * 16, 0.0, warmup_target=0.3, warmup_steps=160), weight_decay=1e-4),
+        lambda: LARS(
+            Cosine(0.0, 990 * 16, 0.0, warmup_target=0.3, warmup_steps=160),
+            weight_decay=1e-4,
+            trust_coefficient=0.02,
+            trust_clip=True,
+        ),
         NO_BLUR,
-        0.0051,
+        # The loss times 0.1.
+        (0.00051, 0.1),
     ),
     "imagenet_resnet50": (
         (224, 1000, 2048, 200, "mixed_bfloat16", (8192, 8192, 8192)),
@@ -50,7 +56,7 @@ EXPECTED = {
             vector_learning_rate=Cosine(0.0, 990 * 2, 0.001, warmup_target=0.0024, warmup_steps=20),
         ),
         {"crop_scale": (0.08, 1.0), "jitter": (0.4, 0.4, 0.2, 0.1), "blur": (1.0, 0.1), "solarization": (0.0, 0.2)},
-        0.0051,
+        (0.0051,),
     ),
 }
 
@@ -69,9 +75,9 @@ def assert_same_config(item, expected):
         assert item == (pytest.approx(expected, rel=1e-6) if isinstance(expected, float) else expected)
 
 
-@pytest.mark.parametrize("name", kb.recipes.names("BarlowTwins"))
-def test_every_recipe_keeps_its_values(name):
-    settings, (encoder, variance, encoder_options), optimizer, view_options, redundancy_weight = EXPECTED[name]
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_first_recipes_keep_their_values(name):
+    settings, (encoder, variance, encoder_options), optimizer, view_options, weights = EXPECTED[name]
     recipe = kb.recipes.get(name)
     names = ("image_size", "epochs", "batch_size", "knn_k", "precision", "projector")
     assert tuple(getattr(recipe, name) for name in names) == settings
@@ -87,7 +93,7 @@ def test_every_recipe_keeps_its_values(name):
         "encoder": encoder((size, size, 3), **{**encoder_options, "width": 2}, **options),
         "projector": kb.Projector((8, 8), synchronized=True),
         "views": kb.views.barlow_twins(size, seed=0, **view_options),
-        "loss": kb.losses.BarlowTwinsLoss(redundancy_weight),
+        "loss": kb.losses.BarlowTwinsLoss(weights[0], invariance_weight=weights[-1] if weights[1:] else 1.0),
     }
     for part, other in expected.items():
         assert_same_config(getattr(model, part).get_config(), other.get_config())
@@ -111,7 +117,7 @@ def test_every_recipe_builds():
 @pytest.mark.parametrize("name", shared.few(kb.recipes.names("BarlowTwins"), "digits"))
 def test_every_recipe_builds_and_takes_a_step(name):
     recipe = small(kb.recipes.get(name), batch_size=4)
-    crops_from_files = name == "imagenet_resnet50"
+    crops_from_files = name.startswith("imagenet")
     model = recipe.build(num_images=8, seed=0, without=("crop",) if crops_from_files else ())
     images = np.zeros((8, 20, 20, 3), "uint8") + np.arange(8, dtype="uint8")[:, None, None, None]
     if crops_from_files:
@@ -281,7 +287,109 @@ def test_the_recipes_of_the_other_methods_are_those_published(name):
     assert recipe.name == name and recipe.encoder == name.split("_")[1]
 
 
-OTHERS = [name for name in kb.recipes.names() if kb.recipes.names().index(name) >= 4]
+# Further published recipes of Barlow Twins, setting by setting. Settings that are not named are the defaults.
+SOLO_LEARN = {
+    "batch_size": 256,
+    "learning_rate": 0.3,
+    "projector": (2048,) * 3,
+    "loss_options": {"invariance_weight": 0.1, "redundancy_weight": 0.1 * 0.0051},
+    "optimizer": "lars",
+    "optimizer_options": {"weight_decay": 1e-4, "trust_coefficient": 0.02, "trust_clip": True},
+    "warmup_epochs": 10,
+    "final_fraction": 0.0,
+    "precision": "mixed_bfloat16",
+}
+WEAK_SYMMETRIC = {"jitter": (0.4, 0.4, 0.4, 0.1), "blur": (0.0, 0.0), "solarization": (0.0, 0.0)}
+LIGHTLY = {
+    "image_size": 32,
+    "epochs": 200,
+    "projector": (2048, 2048),
+    "encoder_options": {"stem": "small", "kernel_variance": PYTORCH},
+    "loss_options": {"redundancy_weight": 0.005},
+    "optimizer": "sgd",
+    "optimizer_options": {"weight_decay": 5e-4},
+    "final_fraction": 0.0,
+    "views_options": WEAK_SYMMETRIC,
+    "precision": "mixed_bfloat16",
+}
+SETTINGS = {
+    "cifar100_resnet18": {
+        **SOLO_LEARN,
+        "image_size": 32,
+        "epochs": 1000,
+        "encoder_options": {"stem": "small"},
+        "views_options": {"blur": (0.0, 0.0)},
+    },
+    "imagenet100_resnet18": {
+        **SOLO_LEARN,
+        "image_size": 224,
+        "epochs": 400,
+        "encoder_options": {"stem": "imagenet"},
+    },
+    "cifar10_resnet18_lightly": {**LIGHTLY, "batch_size": 128, "learning_rate": 0.06},
+    "cifar10_resnet18_lightly_512": {**LIGHTLY, "batch_size": 512, "learning_rate": 0.24},
+    "cifar10_resnet50": {
+        "image_size": 32,
+        "epochs": 1000,
+        "batch_size": 128,
+        "learning_rate": 1e-3,
+        "projector": (512, 128),
+        "encoder": "resnet50",
+        "encoder_options": {"stem": "small"},
+        "loss_options": {"redundancy_weight": 0.0078125},
+        "optimizer_options": {"weight_decay": 1e-6},
+        "views_options": WEAK_SYMMETRIC,
+    },
+    "imagenet_resnet50_lightly": {
+        "image_size": 224,
+        "epochs": 100,
+        "batch_size": 256,
+        "learning_rate": 0.2,
+        "projector": (8192,) * 3,
+        "encoder": "resnet50",
+        "encoder_options": {"stem": "imagenet", "zero_init_residual": False},
+        "loss_options": {"redundancy_weight": 0.005},
+        "optimizer": "lars",
+        "optimizer_options": {"weight_decay": 1.5e-6, "vector_learning_rate": 0.0024},
+        "warmup_epochs": 10,
+        "final_fraction": 0.001,
+        "precision": "mixed_bfloat16",
+    },
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_of_a_published_recipe(name):
+    settings = dataclasses.asdict(kb.recipes.get(name))
+    assert_same_config(settings, dataclasses.asdict(kb.recipes.Recipe(name=name, **SETTINGS[name])))
+
+
+def test_every_recipe_has_checked_settings_and_a_source(capsys):
+    names = set(kb.recipes.names())
+    own = {f"{recipe}_{name.lower()}" for recipe in ("digits", "cifar10_small") for name in kb.methods.__all__}
+    assert names - own == {*EXPECTED, *PUBLISHED, *SETTINGS} and len(kb.recipes.names()) == len(names)
+    for name in names:
+        kb.recipes.describe(name)
+        source, printed = kb.recipes.sources.source(name), capsys.readouterr().out
+        assert printed.startswith(f"{name}\n") and f"epochs = {kb.recipes.get(name).epochs}\n" in printed
+        for text in (source.settings, source.expected, source.checked, *source.departures):
+            assert text.endswith(".") or "http" in text
+            assert text in printed
+
+
+def test_the_published_learning_rate_for_a_batch_size():
+    published = {128: 0.7, 256: 0.4, 512: 0.3, 1024: 0.25, 2048: 0.2, 4096: 0.2}
+    for size, rate in published.items():
+        np.testing.assert_allclose(kb.recipes.learning_rate_for(size), rate * size / 256, rtol=1e-12)
+    # Halfway between 512 and 1024 on a logarithmic scale.
+    size = round(512 * 2**0.5)
+    np.testing.assert_allclose(kb.recipes.learning_rate_for(size), 0.275 * size / 256, rtol=1e-3)
+    for size in (127, 4097):
+        with pytest.raises(ValueError, match=f"batch sizes are 128 to 4096. Received: batch_size={size}"):
+            kb.recipes.learning_rate_for(size)
+
+
+OTHERS = [name for name in kb.recipes.names() if name not in kb.recipes.names("BarlowTwins")]
 
 
 @pytest.mark.parametrize("name", shared.few(OTHERS, "imagenet_resnet50_swav"))
@@ -303,7 +411,7 @@ def test_every_recipe_of_another_method_builds_and_takes_a_step(name):
 def test_a_method_chooses_its_recipe():
     assert kb.recipes.get("digits", "SimCLR") is kb.recipes.get("digits", method="simclr")
     assert kb.recipes.get("digits", "barlowtwins") is kb.recipes.DIGITS
-    assert len(kb.recipes.names()) == 4 * len(kb.methods.__all__) and len(kb.recipes.names("MoCo")) == 4
+    assert len(kb.recipes.names("MoCo")) == 4
     with pytest.raises(ValueError, match=r"Unknown recipe. Received: 'digit_byol'. Known recipes: digits_byol"):
         kb.recipes.get("digit", "byol")
     with pytest.raises(ValueError, match=r"Unknown method. Received: 'biol'. Known methods: barlowtwins"):

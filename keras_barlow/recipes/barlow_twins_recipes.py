@@ -1,12 +1,13 @@
 """Recipes for Barlow Twins, from a three-minute run on two CPU cores to the paper's run on ImageNet.
 
-Each opens with its command, hardware, duration, and the top-1 accuracy on frozen features to expect.
+`sources` has the source of each, the accuracy to expect, and what departs from the source.
 """
 
+import dataclasses
+
+from keras_barlow.recipes import published
 from keras_barlow.recipes.recipe import Recipe
 
-# python examples/pretrain.py
-# Two CPU cores, about 3 minutes. 10 labels per class: 0.82, from 0.16 untrained.
 DIGITS = Recipe(
     name="digits",
     image_size=32,
@@ -34,8 +35,6 @@ DIGITS = Recipe(
     knn_k=5,
 )
 
-# python examples/pretrain.py --recipe=cifar10_small --data_dir=cifar10.zip
-# Two CPU cores, about 10 minutes for 20,000 images. k-NN: 0.53, linear: 0.61.
 CIFAR10_SMALL = Recipe(
     name="cifar10_small",
     image_size=32,
@@ -58,9 +57,7 @@ CIFAR10_SMALL = Recipe(
     precision="mixed_bfloat16",
 )
 
-# python examples/pretrain.py --recipe=cifar10_resnet18 --dataset=cifar10 --download
-# One GPU; not yet run to the end, so the hours are not known. Expected: 92.10 linear (online), as reported by
-# solo-learn, whose recipe this follows with the LARS of the Barlow Twins paper.
+# solo-learn's recipe for CIFAR-10.
 CIFAR10_RESNET18 = Recipe(
     name="cifar10_resnet18",
     image_size=32,
@@ -69,24 +66,71 @@ CIFAR10_RESNET18 = Recipe(
     learning_rate=0.3,
     projector=(2048, 2048, 2048),
     encoder_options={"stem": "small"},
-    loss_options={"redundancy_weight": 0.0051},
+    # The loss times 0.1, which matters for the variables without a trust ratio.
+    loss_options={"invariance_weight": 0.1, "redundancy_weight": 0.1 * 0.0051},
     optimizer="lars",
-    optimizer_options={"weight_decay": 1e-4},
+    optimizer_options={"weight_decay": 1e-4, "trust_coefficient": 0.02, "trust_clip": True},
     warmup_epochs=10,
     final_fraction=0.0,
     views_options={"blur": (0.0, 0.0)},
     precision="mixed_bfloat16",
 )
 
-# python examples/pretrain.py --recipe=imagenet_resnet50 --data_dir=imagenet
-# Several GPUs; not yet run, so the hours are not known. Expected: 73.2 linear, the figure of the paper. Learning rates
-# are per 256 images, times 2048 / 256.
+CIFAR100_RESNET18 = dataclasses.replace(CIFAR10_RESNET18, name="cifar100_resnet18")
+
+# solo-learn's recipe for ImageNet-100.
+IMAGENET100_RESNET18 = dataclasses.replace(
+    CIFAR10_RESNET18,
+    name="imagenet100_resnet18",
+    image_size=224,
+    epochs=400,
+    encoder_options={"stem": "imagenet"},
+    views_options={},
+)
+
+# lightly's benchmark on CIFAR-10.
+CIFAR10_RESNET18_LIGHTLY = Recipe(
+    name="cifar10_resnet18_lightly",
+    image_size=32,
+    epochs=200,
+    batch_size=128,
+    learning_rate=0.06,
+    projector=(2048, 2048),
+    encoder_options={"stem": "small", "kernel_variance": (1 / 3, "fan_in", "uniform")},
+    loss_options={"redundancy_weight": 0.005},
+    optimizer="sgd",
+    optimizer_options={"weight_decay": 5e-4},
+    final_fraction=0.0,
+    views_options={"jitter": (0.4, 0.4, 0.4, 0.1), "blur": (0.0, 0.0), "solarization": (0.0, 0.0)},
+    precision="mixed_bfloat16",
+)
+
+CIFAR10_RESNET18_LIGHTLY_512 = dataclasses.replace(
+    CIFAR10_RESNET18_LIGHTLY, name="cifar10_resnet18_lightly_512", batch_size=512, learning_rate=0.06 * 512 / 128
+)
+
+# The recipe of "A Note on Connecting Barlow Twins with Negative-Sample-Free Contrastive Learning".
+CIFAR10_RESNET50 = Recipe(
+    name="cifar10_resnet50",
+    image_size=32,
+    epochs=1000,
+    batch_size=128,
+    learning_rate=1e-3,
+    projector=(512, 128),
+    encoder="resnet50",
+    encoder_options={"stem": "small"},
+    loss_options={"redundancy_weight": 1 / 128},
+    optimizer_options={"weight_decay": 1e-6},
+    views_options={"jitter": (0.4, 0.4, 0.4, 0.1), "blur": (0.0, 0.0), "solarization": (0.0, 0.0)},
+)
+
+# The recipe of the Barlow Twins paper. Learning rates are per 256 images, times 2048 / 256.
 IMAGENET_RESNET50 = Recipe(
     name="imagenet_resnet50",
     image_size=224,
     epochs=1000,
     batch_size=2048,
-    learning_rate=0.2 * 2048 / 256,
+    learning_rate=published.learning_rate_for(2048),
     projector=(8192, 8192, 8192),
     encoder="resnet50",
     encoder_options={"stem": "imagenet", "zero_init_residual": True},
@@ -98,4 +142,28 @@ IMAGENET_RESNET50 = Recipe(
     warmup_epochs=10,
     final_fraction=0.001,
     precision="mixed_bfloat16",
+)
+
+# lightly's benchmark on ImageNet, with the vector rate divided by its two devices, as above.
+IMAGENET_RESNET50_LIGHTLY = IMAGENET_RESNET50.changed(
+    name="imagenet_resnet50_lightly",
+    epochs=100,
+    batch_size=256,
+    learning_rate=0.2,
+    encoder_options={"zero_init_residual": False},
+    loss_options={"redundancy_weight": 0.005},
+    optimizer_options={"weight_decay": 1.5e-6, "vector_learning_rate": 0.0048 / 2},
+)
+
+ALL = (
+    DIGITS,
+    CIFAR10_SMALL,
+    CIFAR10_RESNET18,
+    IMAGENET_RESNET50,
+    CIFAR100_RESNET18,
+    IMAGENET100_RESNET18,
+    CIFAR10_RESNET18_LIGHTLY,
+    CIFAR10_RESNET18_LIGHTLY_512,
+    CIFAR10_RESNET50,
+    IMAGENET_RESNET50_LIGHTLY,
 )

@@ -1,12 +1,7 @@
-"""Recipes for BYOL. Each opens with its command, hardware, duration and expected accuracy on frozen features.
-
-The recipes for CIFAR-10 with ResNet-18 follow solo-learn, those for ImageNet the paper.
-"""
+"""Recipes for BYOL, see `sources`: that of solo-learn for CIFAR-10, that of the paper for ImageNet."""
 
 from keras_barlow.recipes import barlow_twins_recipes as base
 
-# python examples/pretrain.py --method=byol
-# Two CPU cores, about 6 minutes. 10 labels per class: 0.48.
 DIGITS = base.DIGITS.with_method(
     "digits_byol",
     "BYOL",
@@ -17,8 +12,6 @@ DIGITS = base.DIGITS.with_method(
     method_options={"predictor": (256, 256), "momentum": 0.95},
 )
 
-# python examples/pretrain.py --method=byol --recipe=cifar10_small --data_dir=cifar10.zip
-# Two CPU cores, about 10 minutes for 20,000 images.
 CIFAR10_SMALL = base.CIFAR10_SMALL.with_method(
     "cifar10_small_byol",
     "BYOL",
@@ -26,9 +19,6 @@ CIFAR10_SMALL = base.CIFAR10_SMALL.with_method(
     method_options={"predictor": (1024, 256), "momentum": 0.99},
 )
 
-# python examples/pretrain.py --method=byol --recipe=cifar10_resnet18 --dataset=cifar10 --download
-# One GPU; not yet run to the end, so the hours are not known. Expected:
-# 92.58 linear (online), as reported by solo-learn.
 CIFAR10_RESNET18 = base.CIFAR10_RESNET18.with_method(
     "cifar10_resnet18_byol",
     "BYOL",
@@ -39,8 +29,6 @@ CIFAR10_RESNET18 = base.CIFAR10_RESNET18.with_method(
     views_options={"blur": (0.0, 0.0)},
 )
 
-# python examples/pretrain.py --method=byol --recipe=imagenet_resnet50 --data_dir=imagenet
-# Several GPUs; not yet run, so the hours are not known. Expected: 74.3 linear, the figure of the paper.
 IMAGENET_RESNET50 = base.IMAGENET_RESNET50.with_method(
     "imagenet_resnet50_byol",
     "BYOL",
@@ -51,3 +39,5 @@ IMAGENET_RESNET50 = base.IMAGENET_RESNET50.with_method(
     optimizer_options={"weight_decay": 1.5e-6, "vector_learning_rate": None},
     final_fraction=0.0,
 )
+
+ALL = (DIGITS, CIFAR10_SMALL, CIFAR10_RESNET18, IMAGENET_RESNET50)

@@ -1,5 +1,7 @@
 """The recipes by name."""
 
+import dataclasses
+
 from keras_barlow import methods
 from keras_barlow.recipes import (
     barlow_twins_recipes,
@@ -7,6 +9,7 @@ from keras_barlow.recipes import (
     moco_recipes,
     simclr_recipes,
     simsiam_recipes,
+    sources,
     swav_recipes,
     vicreg_recipes,
 )
@@ -20,11 +23,7 @@ _MODULES = (
     moco_recipes,
     swav_recipes,
 )
-_RECIPES = {
-    recipe.name: recipe
-    for module in _MODULES
-    for recipe in (module.DIGITS, module.CIFAR10_SMALL, module.CIFAR10_RESNET18, module.IMAGENET_RESNET50)
-}
+_RECIPES = {recipe.name: recipe for module in _MODULES for recipe in module.ALL}
 
 
 def names(method=None):
@@ -41,8 +40,8 @@ def names(method=None):
 
     Example:
 
-    >>> names("BarlowTwins")
-    ['digits', 'cifar10_small', 'cifar10_resnet18', 'imagenet_resnet50']
+    >>> names("SimCLR")
+    ['digits_simclr', 'cifar10_small_simclr', 'cifar10_resnet18_simclr', 'imagenet_resnet50_simclr']
     """
     chosen = None if method is None else _class_name(method)
     return [name for name, recipe in _RECIPES.items() if chosen in (None, recipe.method)]
@@ -74,6 +73,33 @@ def get(name, method=None):
         known = names("BarlowTwins" if method is None else chosen)
         raise ValueError(f"Unknown recipe. Received: {full_name!r}. Known recipes: {', '.join(known)}.")
     return _RECIPES[full_name]
+
+
+def describe(name, method=None):
+    """Prints a recipe: its source, the accuracy to expect, what departs from the source, and its settings.
+
+    Args:
+        name: One of `names()`.
+        method: As in `get`.
+
+    Raises:
+        ValueError: If there is no such recipe or method.
+
+    Example:
+
+    >>> describe("cifar10_resnet18_lightly")  # doctest: +ELLIPSIS
+    cifar10_resnet18_lightly
+      Source: lightly, docs/source/getting_started/benchmarks/cifar10_benchmark.py, ...
+      Expected: 84.2 k-NN (k = 200, temperature 0.1), reported by lightly.
+      ...
+    """
+    recipe = get(name, method)
+    source = sources.source(recipe.name)
+    lines = [f"Source: {source.settings}", f"Expected: {source.expected}", f"Checked: {source.checked}"]
+    lines += [f"Departure: {departure}" for departure in source.departures]
+    settings = [field.name for field in dataclasses.fields(recipe) if field.name != "name"]
+    lines += [f"{setting} = {getattr(recipe, setting)!r}" for setting in settings]
+    print("\n  ".join([recipe.name, *lines]))
 
 
 def _class_name(method):

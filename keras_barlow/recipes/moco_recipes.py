@@ -1,12 +1,7 @@
-"""Recipes for MoCo. Each opens with its command, hardware, duration and expected accuracy on frozen features.
-
-The recipes for CIFAR-10 with ResNet-18 follow solo-learn, those for ImageNet the paper.
-"""
+"""Recipes for MoCo, see `sources`: that of solo-learn for CIFAR-10, that of the paper for ImageNet."""
 
 from keras_barlow.recipes import barlow_twins_recipes as base
 
-# python examples/pretrain.py --method=moco
-# Two CPU cores, about 4 minutes. 10 labels per class: 0.67.
 DIGITS = base.DIGITS.with_method(
     "digits_moco",
     "MoCo",
@@ -16,8 +11,6 @@ DIGITS = base.DIGITS.with_method(
     method_options={"momentum": 0.99, "queue_size": 1024},
 )
 
-# python examples/pretrain.py --method=moco --recipe=cifar10_small --data_dir=cifar10.zip
-# Two CPU cores, about 10 minutes for 20,000 images.
 CIFAR10_SMALL = base.CIFAR10_SMALL.with_method(
     "cifar10_small_moco",
     "MoCo",
@@ -25,9 +18,6 @@ CIFAR10_SMALL = base.CIFAR10_SMALL.with_method(
     method_options={"momentum": 0.99, "queue_size": 4096},
 )
 
-# python examples/pretrain.py --method=moco --recipe=cifar10_resnet18 --dataset=cifar10 --download
-# One GPU; not yet run to the end, so the hours are not known. Expected:
-# 92.94 linear (online), as reported by solo-learn for MoCo v2+, which has a symmetric loss.
 CIFAR10_RESNET18 = base.CIFAR10_RESNET18.with_method(
     "cifar10_resnet18_moco",
     "MoCo",
@@ -39,8 +29,6 @@ CIFAR10_RESNET18 = base.CIFAR10_RESNET18.with_method(
     views_options={"jitter": (0.4, 0.4, 0.4, 0.1), "blur": (0.5, 0.5), "solarization": (0.0, 0.0)},
 )
 
-# python examples/pretrain.py --method=moco --recipe=imagenet_resnet50 --data_dir=imagenet
-# Several GPUs; not yet run, so the hours are not known. Expected: 71.1 linear, the figure of the paper.
 IMAGENET_RESNET50 = base.IMAGENET_RESNET50.with_method(
     "imagenet_resnet50_moco",
     "MoCo",
@@ -61,3 +49,5 @@ IMAGENET_RESNET50 = base.IMAGENET_RESNET50.with_method(
         "solarization": (0.0, 0.0),
     },
 )
+
+ALL = (DIGITS, CIFAR10_SMALL, CIFAR10_RESNET18, IMAGENET_RESNET50)

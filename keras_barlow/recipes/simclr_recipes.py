@@ -1,29 +1,19 @@
-"""Recipes for SimCLR. Each opens with its command, hardware, duration and expected accuracy on frozen features.
-
-The recipes for CIFAR-10 with ResNet-18 follow solo-learn, those for ImageNet the paper.
-"""
+"""Recipes for SimCLR, see `sources`: that of solo-learn for CIFAR-10, that of the paper for ImageNet."""
 
 from keras_barlow.recipes import barlow_twins_recipes as base
 
-# python examples/pretrain.py --method=simclr
-# Two CPU cores, about 3 minutes. 10 labels per class: 0.82.
 DIGITS = base.DIGITS.with_method(
     "digits_simclr",
     "SimCLR",
     projector=(256, 128),
 )
 
-# python examples/pretrain.py --method=simclr --recipe=cifar10_small --data_dir=cifar10.zip
-# Two CPU cores, about 10 minutes for 20,000 images.
 CIFAR10_SMALL = base.CIFAR10_SMALL.with_method(
     "cifar10_small_simclr",
     "SimCLR",
     projector=(1024, 128),
 )
 
-# python examples/pretrain.py --method=simclr --recipe=cifar10_resnet18 --dataset=cifar10 --download
-# One GPU; not yet run to the end, so the hours are not known. Expected:
-# 90.74 linear (online), as reported by solo-learn.
 CIFAR10_RESNET18 = base.CIFAR10_RESNET18.with_method(
     "cifar10_resnet18_simclr",
     "SimCLR",
@@ -34,8 +24,6 @@ CIFAR10_RESNET18 = base.CIFAR10_RESNET18.with_method(
     views_options={"jitter": (0.8, 0.8, 0.8, 0.2), "blur": (0.5, 0.5), "solarization": (0.0, 0.0)},
 )
 
-# python examples/pretrain.py --method=simclr --recipe=imagenet_resnet50 --data_dir=imagenet
-# Several GPUs; not yet run, so the hours are not known. Expected: 69.3 linear, the figure of the paper.
 IMAGENET_RESNET50 = base.IMAGENET_RESNET50.with_method(
     "imagenet_resnet50_simclr",
     "SimCLR",
@@ -47,3 +35,5 @@ IMAGENET_RESNET50 = base.IMAGENET_RESNET50.with_method(
     final_fraction=0.0,
     views_options={"jitter": (0.8, 0.8, 0.8, 0.2), "blur": (0.5, 0.5), "solarization": (0.0, 0.0)},
 )
+
+ALL = (DIGITS, CIFAR10_SMALL, CIFAR10_RESNET18, IMAGENET_RESNET50)

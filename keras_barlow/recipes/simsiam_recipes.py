@@ -1,12 +1,7 @@
-"""Recipes for SimSiam. Each opens with its command, hardware, duration and expected accuracy on frozen features.
-
-The recipes for CIFAR-10 with ResNet-18 follow solo-learn, those for ImageNet the paper.
-"""
+"""Recipes for SimSiam, see `sources`: that of solo-learn for CIFAR-10, that of the paper for ImageNet."""
 
 from keras_barlow.recipes import barlow_twins_recipes as base
 
-# python examples/pretrain.py --method=simsiam
-# Two CPU cores, about 6 minutes. 10 labels per class: 0.59.
 DIGITS = base.DIGITS.with_method(
     "digits_simsiam",
     "SimSiam",
@@ -17,8 +12,6 @@ DIGITS = base.DIGITS.with_method(
     method_options={"predictor": (64, 256)},
 )
 
-# python examples/pretrain.py --method=simsiam --recipe=cifar10_small --data_dir=cifar10.zip
-# Two CPU cores, about 10 minutes for 20,000 images.
 CIFAR10_SMALL = base.CIFAR10_SMALL.with_method(
     "cifar10_small_simsiam",
     "SimSiam",
@@ -27,9 +20,6 @@ CIFAR10_SMALL = base.CIFAR10_SMALL.with_method(
     method_options={"predictor": (256, 1024)},
 )
 
-# python examples/pretrain.py --method=simsiam --recipe=cifar10_resnet18 --dataset=cifar10 --download
-# One GPU; not yet run to the end, so the hours are not known. Expected:
-# 90.51 linear (online), as reported by solo-learn.
 CIFAR10_RESNET18 = base.CIFAR10_RESNET18.with_method(
     "cifar10_resnet18_simsiam",
     "SimSiam",
@@ -42,8 +32,6 @@ CIFAR10_RESNET18 = base.CIFAR10_RESNET18.with_method(
     views_options={"jitter": (0.4, 0.4, 0.4, 0.1), "blur": (0.5, 0.5), "solarization": (0.0, 0.0)},
 )
 
-# python examples/pretrain.py --method=simsiam --recipe=imagenet_resnet50 --data_dir=imagenet
-# Several GPUs; not yet run, so the hours are not known. Expected: 68.1 linear, the figure of the paper.
 IMAGENET_RESNET50 = base.IMAGENET_RESNET50.with_method(
     "imagenet_resnet50_simsiam",
     "SimSiam",
@@ -64,3 +52,5 @@ IMAGENET_RESNET50 = base.IMAGENET_RESNET50.with_method(
         "solarization": (0.0, 0.0),
     },
 )
+
+ALL = (DIGITS, CIFAR10_SMALL, CIFAR10_RESNET18, IMAGENET_RESNET50)

@@ -1,12 +1,7 @@
-"""Recipes for SwAV. Each opens with its command, hardware, duration and expected accuracy on frozen features.
-
-The recipes for CIFAR-10 with ResNet-18 follow solo-learn, those for ImageNet the paper.
-"""
+"""Recipes for SwAV, see `sources`: that of solo-learn for CIFAR-10, that of the paper for ImageNet."""
 
 from keras_barlow.recipes import barlow_twins_recipes as base
 
-# python examples/pretrain.py --method=swav
-# Two CPU cores, about 6 minutes. 10 labels per class: 0.58.
 DIGITS = base.DIGITS.with_method(
     "digits_swav",
     "SwAV",
@@ -17,8 +12,6 @@ DIGITS = base.DIGITS.with_method(
     loss_options={"temperature": 0.2},
 )
 
-# python examples/pretrain.py --method=swav --recipe=cifar10_small --data_dir=cifar10.zip
-# Two CPU cores, about 10 minutes for 20,000 images.
 CIFAR10_SMALL = base.CIFAR10_SMALL.with_method(
     "cifar10_small_swav",
     "SwAV",
@@ -26,10 +19,6 @@ CIFAR10_SMALL = base.CIFAR10_SMALL.with_method(
     method_options={"num_prototypes": 128, "frozen_steps": 78},
 )
 
-# python examples/pretrain.py --method=swav --recipe=cifar10_resnet18 --dataset=cifar10 --download
-# One GPU; not yet run to the end, so the hours are not known. Expected:
-# 89.17 linear (online), as reported by solo-learn with 3,000 prototypes and a queue. Without the queue,
-# a batch of 256 fills 256 prototypes.
 CIFAR10_RESNET18 = base.CIFAR10_RESNET18.with_method(
     "cifar10_resnet18_swav",
     "SwAV",
@@ -40,8 +29,6 @@ CIFAR10_RESNET18 = base.CIFAR10_RESNET18.with_method(
     views_options={"jitter": (0.8, 0.8, 0.8, 0.2), "blur": (0.5, 0.5), "solarization": (0.0, 0.0)},
 )
 
-# python examples/pretrain.py --method=swav --recipe=imagenet_resnet50 --data_dir=imagenet
-# Several GPUs; not yet run, so the hours are not known. Expected: 75.3 linear, the figure of the paper.
 IMAGENET_RESNET50 = base.IMAGENET_RESNET50.with_method(
     "imagenet_resnet50_swav",
     "SwAV",
@@ -53,3 +40,5 @@ IMAGENET_RESNET50 = base.IMAGENET_RESNET50.with_method(
     optimizer_options={"weight_decay": 1e-6, "vector_learning_rate": None},
     views_policy="multi_crop",
 )
+
+ALL = (DIGITS, CIFAR10_SMALL, CIFAR10_RESNET18, IMAGENET_RESNET50)
