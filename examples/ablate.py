@@ -2,6 +2,8 @@
 
     python examples/ablate.py --table=loss                                     # on digits, about 40 minutes
     python examples/ablate.py --table=asymmetry --recipe=cifar10_small --data_dir=cifar10.zip --epochs=10
+    python examples/ablate.py --table=optimizer --recipe=cifar10_resnet18 --data_dir=cifar10.zip --epochs=10 \\
+        --train_per_class=2000 --changes='{"encoder_options": {"width": 16}, "warmup_epochs": 1}'
 
 Each row is trained with each seed and evaluated by weighted k-NN and a linear probe on the frozen features. Repeat the
 command to resume: finished runs are kept, and an interrupted run resumes from its checkpoint. `table.md`, `table.json`
@@ -30,10 +32,13 @@ flags.DEFINE_string("recipe", "digits", f"Recipe that the rows change: {', '.joi
 flags.DEFINE_string("data_dir", None, "Folder, .zip or .npz of images in train/CLASS and test/CLASS.")
 flags.DEFINE_integer("epochs", None, "Passes over the images; the recipe's by default.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Images per step; the recipe's by default.", lower_bound=2)
+flags.DEFINE_string("changes", "{}", "Further changes of the recipe in all rows: JSON, as for Recipe.changed.")
 flags.DEFINE_integer("train_per_class", None, "Training images to keep per class; 0 keeps all.", lower_bound=0)
 flags.DEFINE_integer("test_per_class", None, "Test images to keep per class; 0 keeps all.", lower_bound=0)
 flags.DEFINE_integer("seeds", 2, "Number of runs per row, with different seeds.", lower_bound=1)
 flags.DEFINE_string("output_dir", None, "Output folder; runs/ablate/<recipe>/<table> by default.")
+
+EXAMPLE = '{"encoder_options": {"width": 16}}'
 
 
 def main(_):
@@ -70,7 +75,19 @@ def main(_):
 def chosen_recipe():
     """Returns the recipe with the changes of the flags."""
     changes = {name: FLAGS[name].value for name in ("epochs", "batch_size")}
-    return kb.recipes.get(FLAGS.recipe).changed(**{name: value for name, value in changes.items() if value is not None})
+    changes = {name: value for name, value in changes.items() if value is not None}
+    return kb.recipes.get(FLAGS.recipe).changed(**changes).changed(**further_changes(FLAGS.changes))
+
+
+def further_changes(text):
+    """Reads the flag `--changes`; lists become tuples."""
+    try:
+        changes = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--changes must be JSON. Received: {text}: {error}. Example: '{EXAMPLE}'.") from None
+    if not isinstance(changes, dict):
+        raise ValueError(f"--changes must be a JSON object. Received: {text}. Example: '{EXAMPLE}'.")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
 
 
 def load_images(recipe, settings):
@@ -146,8 +163,9 @@ def report(rows, recipe, num_images, output):
         for path in sorted((output / row.name.replace(" ", "_")).glob("seed*/results.json")):
             scores[row.name].append(json.loads(path.read_text()))
     write_json(output / "table.json", scores)
+    changes = "" if FLAGS.changes == "{}" else f", `{FLAGS.changes}`"
     lines = [
-        f"# {FLAGS.table}: {recipe.name}, {num_images} images, {recipe.epochs} epochs, batch {recipe.batch_size}",
+        f"# {FLAGS.table}: {recipe.name}, {num_images} images, {recipe.epochs} epochs, batch {recipe.batch_size}{changes}",
         "",
         "Top-1 accuracy on frozen features in percent: mean over the seeds, and range. The paper's is for ImageNet,",
         "ResNet-50, 300 epochs, linear.",

@@ -31,22 +31,24 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.mark.parametrize("name", shared.few(kb.recipes.ablations.names(), "loss", "asymmetry", "batch_size"))
 def test_every_row_builds(name):
-    recipe = kb.recipes.CIFAR10_SMALL.changed(image_size=8, encoder="resnet8", encoder_options={"width": 2})
+    base = kb.recipes.CIFAR10_RESNET18 if name == "optimizer" else kb.recipes.CIFAR10_SMALL
+    recipe = base.changed(image_size=8, encoder="resnet8", encoder_options={"width": 2})
     recipe = recipe.changed(batch_size=4, projector=(8, 8), precision="float32")
     rows = kb.recipes.ablations.table(name)
     assert len({row.name for row in rows}) == len(rows) > 1
     for row in rows:
         changes = {key: value for key, value in row.changes.items() if key != "batch_size"}
         model = recipe.changed(**changes).build(num_images=8, seed=0)
-        weight = row.changes.get("loss_options", {}).get("redundancy_weight", 0.005)
+        weight = row.changes.get("loss_options", {}).get("redundancy_weight", base.loss_options["redundancy_weight"])
         assert model.loss.get_config()["redundancy_weight"] == weight
+        assert type(model.optimizer).__name__.lower() == row.changes.get("optimizer", base.optimizer)
         predictor = row.changes.get("method_options", {}).get("predictor", False)
         assert (model.predictor is not None) is predictor
 
 
 def test_an_unknown_table_is_named():
-    with pytest.raises(ValueError, match=r"Unknown table. Received: 'optimizer'. Known tables: loss, asymmetry"):
-        kb.recipes.ablations.table("optimizer")
+    with pytest.raises(ValueError, match=r"Unknown table. Received: 'optimizers'. Known tables: loss, asymmetry"):
+        kb.recipes.ablations.table("optimizers")
 
 
 def test_shuffling_keeps_the_colors_of_each_image_and_nothing_else(monkeypatch):
@@ -59,6 +61,18 @@ def test_shuffling_keeps_the_colors_of_each_image_and_nothing_else(monkeypatch):
         assert sorted(map(tuple, one.reshape(-1, 3))) == sorted(map(tuple, other.reshape(-1, 3)))
     places = [shuffled_pixels(np.arange(42).reshape(1, 6, 7, 1), seed) for seed in (1, 2)]
     assert not np.array_equal(*places)
+
+
+def test_further_changes_are_json(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    read = importlib.import_module("ablate").further_changes
+    assert read('{"projector": [8, 8], "encoder_options": {"width": 4}}') == {
+        "projector": (8, 8),
+        "encoder_options": {"width": 4},
+    }
+    for text in ("{width: 4}", "[1]"):
+        with pytest.raises(ValueError, match=r"--changes must be .*Received: .*Example: '\{\"encoder_options"):
+            read(text)
 
 
 def start(folder, output, *flags):

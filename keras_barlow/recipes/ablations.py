@@ -35,6 +35,13 @@ def _views(**options):
     return {"views_options": options}
 
 
+def _optimizer(**options):
+    return {"optimizer_options": options}
+
+
+_FULL_LOSS = _loss(invariance_weight=1.0, redundancy_weight=0.0051)
+_SGD = {"optimizer": "sgd", "learning_rate": 0.12, **_optimizer(weight_decay=5e-4)}
+_SMALL_TRUST = _optimizer(trust_coefficient=0.001, trust_clip=False)
 _NO_BATCH_NORM = {"projector_options": {"use_batch_norm": False}}
 
 _TABLES = {
@@ -80,6 +87,16 @@ _TABLES = {
     ),
     "batch_size": tuple(Row(str(size), {"batch_size": size}) for size in (64, 128, 256, 512, 1024)),
     "lambda": tuple(Row(str(weight), _loss(redundancy_weight=weight)) for weight in (0.0005, 0.002, 0.005, 0.02, 0.05)),
+    # For solo-learn's recipe, `cifar10_resnet18`: what its LARS and its loss times 0.1 contribute. The learning rate of
+    # SGD is lightly's.
+    "optimizer": (
+        Row("solo-learn", {}),
+        Row("trust 0.001, not clipped", _SMALL_TRUST),
+        Row("loss times 1", _FULL_LOSS),
+        Row("trust 0.001, not clipped, loss times 1", {**_SMALL_TRUST, **_FULL_LOSS}),
+        Row("SGD", _SGD),
+        Row("SGD, loss times 1", {**_SGD, **_FULL_LOSS}),
+    ),
     # A published review asks how much of the accuracy comes from learning the colors of an image.
     "pixel_shuffle": (
         Row("images", {}),

@@ -84,7 +84,8 @@ class Recipe:
 
         Args:
             **changes: Fields and their new values. A dictionary updates the field's dictionary; use
-                `dataclasses.replace` to replace the whole dictionary.
+                `dataclasses.replace` to replace the whole dictionary. If another optimizer or policy of views is
+                chosen, the options of the old one are dropped.
 
         Returns:
             A `Recipe`.
@@ -99,8 +100,13 @@ class Recipe:
         {'stem': 'small', 'width': 4}
         """
         fields = [field.name for field in dataclasses.fields(self)]
-        for name, value in changes.items():
+        for name in changes:
             _check_known(name, fields, "A recipe can only change its fields")
+        for field, options in (("optimizer", "optimizer_options"), ("views_policy", "views_options")):
+            if changes.get(field, getattr(self, field)) != getattr(self, field):
+                recipe = dataclasses.replace(self, **{field: changes.pop(field), options: {}})
+                return recipe.changed(**changes)
+        for name, value in changes.items():
             if isinstance(getattr(self, name), dict):
                 changes[name] = {**getattr(self, name), **value}
         return dataclasses.replace(self, **changes)
@@ -108,8 +114,7 @@ class Recipe:
     def with_method(self, name, method, **changes):
         """Returns a copy of the recipe for another method.
 
-        The options of the old method and its loss are dropped, and those of the optimizer or the views if another is
-        chosen.
+        The options of the old method and its loss are dropped.
 
         Args:
             name: Name of the new recipe.
@@ -126,11 +131,8 @@ class Recipe:
         >>> recipe.loss_options
         {'temperature': 0.2}
         """
-        chosen = {"name": name, "method": method, "method_options": {}, "loss_options": {}}
-        for field, options in (("optimizer", "optimizer_options"), ("views_policy", "views_options")):
-            if changes.get(field, getattr(self, field)) != getattr(self, field):
-                chosen |= {field: changes[field], options: {}}
-        return dataclasses.replace(self, **chosen).changed(**changes)
+        recipe = dataclasses.replace(self, name=name, method=method, method_options={}, loss_options={})
+        return recipe.changed(**changes)
 
     def build(self, num_images, seed=None, without=()):
         """Creates and compiles the model.
