@@ -163,11 +163,12 @@ def report(rows, recipe, num_images, output):
         for path in sorted((output / row.name.replace(" ", "_")).glob("seed*/results.json")):
             scores[row.name].append(json.loads(path.read_text()))
     write_json(output / "table.json", scores)
-    changes = "" if FLAGS.changes == "{}" else f", `{FLAGS.changes}`"
+    changes = [] if FLAGS.changes == "{}" else [f"With `--changes='{FLAGS.changes}'`.", ""]
     lines = [
         f"# {FLAGS.table}: {recipe.name}, {num_images} images, {recipe.epochs} epochs, batch {recipe.batch_size}"
         + changes,
         "",
+        *changes,
         "Top-1 accuracy on frozen features in percent: mean over the seeds, and range. The paper's is for ImageNet,",
         "ResNet-50, 300 epochs, linear.",
         "",
