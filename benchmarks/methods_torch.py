@@ -13,6 +13,8 @@ PyTorch, but neither torchvision nor lightly's other requirements.
 
 The network, its initial distribution, the optimizer, the schedule and the views are those of `recipes.DIGITS`, whose
 values are the defaults of the flags; pass the other values of the recipe of a method, such as the projector of SimCLR.
+`benchmarks/recipe_search.py --peer` passes those of a candidate for CIFAR-10. If the file of images contains
+`labeled_images`, the labels of the classifiers are theirs.
 The views are drawn by PIL in the same process. They differ from the recipe's only in that PIL rounds the pixels to
 integers after each transform. On two CPU cores a run takes about 4 minutes.
 """
@@ -31,11 +33,11 @@ import numpy as np
 
 METHODS = ("barlowtwins", "simclr", "vicreg")
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406], "float32"), np.array([0.229, 0.224, 0.225], "float32")
-SIZE, WIDTH, STAGES = 32, 16, 3
+SIZE = 32
 
 
-def views(image, arguments, rng):
-    """Draws a view of a PIL image: crop, flip, jitter and grayscale, as `views.policy`."""
+def views(image, arguments, rng, solarization):
+    """Draws a view of a PIL image: crop, flip, jitter, grayscale and solarization, as `views.policy`."""
     from PIL import ImageOps
 
     image = crop(image, arguments.crop_scale, rng)
@@ -45,6 +47,8 @@ def views(image, arguments, rng):
         image = jitter(image, arguments.jitter, rng)
     if rng.random() < arguments.grayscale:
         image = image.convert("L").convert("RGB")
+    if rng.random() < solarization:
+        image = ImageOps.solarize(image, 128)
     return np.asarray(image)
 
 
@@ -90,14 +94,22 @@ def shift_hue(image, turns):
     return Image.merge("HSV", (Image.fromarray(shifted.astype("uint8")), saturation, value)).convert("RGB")
 
 
-def network(widths):
-    """Returns the encoder, a ResNet-8 of width 16, and the projector, both initialized as in keras_barlow."""
+def network(widths, first, depths, uniform):
+    """Returns the encoder and the projector, both initialized as in keras_barlow.
+
+    Args:
+        widths: Widths of the layers of the projector.
+        first: Width of the first stage of the encoder.
+        depths: Number of blocks of each stage.
+        uniform: Whether the kernels of the encoder have PyTorch's default distribution instead of torchvision's.
+    """
     import torch
     from torch import nn
 
     def convolution(before, channels, kernel, stride):
         layer = nn.Conv2d(before, channels, kernel, stride, kernel // 2, bias=False)
-        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        if not uniform:
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         return nn.Sequential(layer, nn.BatchNorm2d(channels))
 
     class Block(nn.Module):
@@ -112,11 +124,14 @@ def network(widths):
         def forward(self, x):
             return torch.relu(self.residual(x) + self.shortcut(x))
 
-    channels = [WIDTH * 2**stage for stage in range(STAGES)]
-    blocks = [Block(max(WIDTH, count // 2), count, 1 if count == WIDTH else 2) for count in channels]
-    encoder = nn.Sequential(convolution(3, WIDTH, 3, 1), nn.ReLU(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    blocks, before = [], first
+    for stage, depth in enumerate(depths):
+        for block in range(depth):
+            blocks.append(Block(before, first * 2**stage, 2 if stage and not block else 1))
+            before = first * 2**stage
+    encoder = nn.Sequential(convolution(3, first, 3, 1), nn.ReLU(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     # PyTorch's default for linear layers, uniform within 1 / sqrt(inputs), is that of `Projector`.
-    layers, before = [], channels[-1]
+    layers = []
     for width in widths[:-1]:
         layers += [nn.Linear(before, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
         before = width
@@ -158,7 +173,7 @@ def train(images, arguments):
 
     torch.manual_seed(arguments.seed)
     rng, order = random.Random(arguments.seed), np.random.default_rng(arguments.seed)
-    encoder, projector = network(arguments.projector)
+    encoder, projector = network(arguments.projector, arguments.width, arguments.depths, arguments.uniform_kernels)
     model = torch.nn.Sequential(encoder, projector).to(memory_format=torch.channels_last)
     loss_of = criterion(arguments)
     optimizer = torch.optim.AdamW(
@@ -170,9 +185,14 @@ def train(images, arguments):
         rows, total = order.permutation(len(images)), 0.0
         for step in range(steps):
             batch = rows[step * arguments.batch_size :][: arguments.batch_size]
-            pair = [as_tensor([views(pictures[row], arguments, rng) for row in batch]) for _ in range(2)]
+            pair = [
+                as_tensor([views(pictures[row], arguments, rng, share) for row in batch])
+                for share in arguments.solarization
+            ]
             # One forward pass per view, so that batch normalization sees one view, as in the recipe.
-            loss = loss_of(*(model(view.contiguous(memory_format=torch.channels_last)) for view in pair))
+            with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bfloat16):
+                embeddings = [model(view.contiguous(memory_format=torch.channels_last)) for view in pair]
+            loss = loss_of(*(embedding.float() for embedding in embeddings))
             for group in optimizer.param_groups:
                 group["lr"] = rate_at(epoch * steps + step, arguments, steps)
             optimizer.zero_grad()
@@ -238,6 +258,10 @@ def flags():
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--epochs", type=int, default=25)
     recipe.add_argument("--batch_size", type=int, default=64)
+    recipe.add_argument("--width", type=int, default=16)
+    recipe.add_argument("--depths", type=numbers(int), default=(1, 1, 1))
+    recipe.add_argument("--uniform_kernels", action="store_true")
+    recipe.add_argument("--bfloat16", action="store_true")
     recipe.add_argument("--projector", type=numbers(int), default=(256, 256))
     recipe.add_argument("--learning_rate", type=float, default=5e-3)
     recipe.add_argument("--weight_decay", type=float, default=1e-6)
@@ -249,6 +273,7 @@ def flags():
     recipe.add_argument("--jitter", type=numbers(float, 4), default=(0.6, 0.4, 0.9, 0.5))
     recipe.add_argument("--jitter_probability", type=float, default=1.0)
     recipe.add_argument("--grayscale", type=float, default=0.3)
+    recipe.add_argument("--solarization", type=numbers(float, 2), default=(0.0, 0.0))
     losses = parser.add_argument_group("losses")
     losses.add_argument("--redundancy_weight", type=float, default=0.005, help="lambda of Barlow Twins")
     losses.add_argument("--temperature", type=float, default=0.5, help="temperature of SimCLR")
@@ -274,7 +299,8 @@ def main():
     started = time.time()
     encoder = train(data["train_images"], arguments)
     seconds = round(time.time() - started, 1)
-    features = {f"{split}_features": extract(encoder, data[f"{split}_images"]) for split in ("train", "test")}
+    evaluated = {"train": data.get("labeled_images", data["train_images"]), "test": data["test_images"]}
+    features = {f"{split}_features": extract(encoder, images) for split, images in evaluated.items()}
     labels = {name: data[name] for name in ("train_labels", "test_labels")}
     np.savez(arguments.features, **features, **labels)
     # In a separate process, because it imports TensorFlow.
