@@ -5,11 +5,12 @@ from keras_barlow.recipes import barlow_twins_recipes as base
 DIGITS = base.DIGITS.with_method(
     "digits_simsiam",
     "SimSiam",
-    # Slower than with negatives: 0.40 after 25 epochs at 5e-3, 0.55 at 1.5e-3.
+    # Slower than with negatives. After 12 epochs, few-label accuracy is 0.43, and 0.39 with a predictor of (64, 256).
     epochs=45,
-    learning_rate=2.5e-3,
+    learning_rate=1.5e-3,
+    optimizer_options={"beta_2": 0.99},
     projector_options={"output_batch_norm": True},
-    method_options={"predictor": (64, 256)},
+    method_options={"predictor": (256, 256)},
 )
 
 CIFAR10_SMALL = base.CIFAR10_SMALL.with_method(
