@@ -31,7 +31,8 @@ class Recipe:
             arguments of `keras.initializers.VarianceScaling`, the initializer of all kernels.
         method: Name of a class in `methods`.
         method_options: Arguments of the method, such as `skip_nonfinite`. `predictor` is the tuple of the widths of its
-            layers, or True for two layers as wide as the embeddings. `total_steps` is the length of the run.
+            layers, or True for two layers as wide as the embeddings. `total_steps` is the length of the run unless it is
+            None, which keeps a momentum constant.
         loss_options: Arguments of the loss of the method, such as `redundancy_weight`.
         optimizer: `"adam"`, `"lars"` or `"sgd"`.
         optimizer_options: Arguments of the optimizer, such as `weight_decay`. `vector_learning_rate` of LARS is a peak
@@ -184,7 +185,7 @@ class Recipe:
     def _model(self, seed, without, steps_per_epoch):
         method, options = getattr(methods, self.method), dict(self.method_options)
         if "total_steps" in _parameters(method):
-            options["total_steps"] = self.epochs * steps_per_epoch
+            options.setdefault("total_steps", self.epochs * steps_per_epoch)
         networks = {"encoder": self._encoder(), "projector": self._projector(self.projector, **self.projector_options)}
         predictor = options.pop("predictor", None)
         if predictor:
@@ -242,7 +243,7 @@ class Recipe:
         return {
             "projector_options": _parameters(Projector) - {"widths"},
             "encoder_options": encoder_names - {"blocks", "input_shape", "kernel_initializer"},
-            "method_options": _parameters(method) - {"encoder", "projector", "views", "loss", "total_steps"},
+            "method_options": _parameters(method) - {"encoder", "projector", "views", "loss"},
             "loss_options": _parameters(method.default_loss),
             "optimizer_options": optimizer_names - {"learning_rate", "constant_rates"},
             "views_options": _parameters(policy, views.policy) - {"image_size", "seed", "without"},
