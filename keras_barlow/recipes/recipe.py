@@ -31,8 +31,8 @@ class Recipe:
             arguments of `keras.initializers.VarianceScaling`, the initializer of all kernels.
         method: Name of a class in `methods`.
         method_options: Arguments of the method, such as `skip_nonfinite`. `predictor` is the tuple of the widths of its
-            layers, or True for two layers as wide as the embeddings. `total_steps` is the length of the run unless it is
-            None, which keeps a momentum constant.
+            layers, or True for two layers as wide as the embeddings. `total_steps` is the length of the run by default;
+            None keeps a momentum constant.
         loss_options: Arguments of the loss of the method, such as `redundancy_weight`.
         optimizer: `"adam"`, `"lars"` or `"sgd"`.
         optimizer_options: Arguments of the optimizer, such as `weight_decay`. `vector_learning_rate` of LARS is a peak
