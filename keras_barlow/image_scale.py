@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from keras_barlow import keras_internals
+from keras_barlow import engine, keras_internals
 
 # Standardized images stay below 2.7, and a batch on 0..255 without any value above 4 would be black. Bicubic resizing
 # overshoots 0..255 by less than the margin.
@@ -61,7 +61,7 @@ def warn_about_scale(images):
     if not hasattr(images, "shape") or not hasattr(images, "dtype"):
         return
     check_image_dtype(images)
-    has_values = isinstance(images, np.ndarray) or (tf.is_tensor(images) and hasattr(images, "numpy"))
+    has_values = isinstance(images, np.ndarray) or engine.has_value(images) or hasattr(images, "numpy")
     if "scale" in _warned or not has_values:
         return
     sample = np.asarray(images[:_SAMPLE])

@@ -4,21 +4,18 @@ Everything random about a view is a few numbers per image. They are drawn as one
 from `(seed, step, view)`, and each replica slices its own rows. A run therefore makes the same views on 1, 2 or 8
 devices and after a resume, and no two replicas share random numbers.
 
-The generator is Philox, by name, because TensorFlow's default generator depends on whether XLA compiles the function.
-The bits are converted to floats here, because TensorFlow and XLA convert them differently (2.21). The first n rows do
-not depend on the number of rows.
+The generator is Philox, whose bits are the same on both engines. They are converted to floats here, because TensorFlow
+and XLA convert them differently (2.21). The first n rows do not depend on the number of rows.
 """
 
 import contextlib
 import random
 
-import tensorflow as tf
+from keras import ops
 
-from keras_barlow import distribution
+from keras_barlow import distribution, engine
 
 _SEEDS = 2**32
-# What `tf.compat.v1.get_seed` returns if no global seed is set.
-_UNSET_SEED = 87654321
 
 
 def view_key(seed, step, view):
@@ -30,14 +27,14 @@ def view_key(seed, step, view):
         view: Number of the view, a Python integer from 0 without an upper limit.
 
     Returns:
-        An int64 tensor `(2,)`, unique for each `(step, view)`.
+        A key, unique for each `(step, view)`: an int64 tensor `(2,)`, on JAX the same bits as uint32 `(4,)`.
 
     Raises:
         ValueError: If the seed is out of range.
     """
     seed = checked_seed(seed)
     # The first two views share one seed, as in release 0.1; further views use the upper half of the seed.
-    return tf.stack([tf.constant(seed + view // 2 * _SEEDS, tf.int64), 2 * tf.cast(step, tf.int64) + view % 2])
+    return engine.key_of(seed + view // 2 * _SEEDS, 2 * step + view % 2)
 
 
 def checked_seed(seed):
@@ -66,7 +63,7 @@ def uniform_table(key, rows, columns):
     """Draws this replica's rows of the global table of uniform random numbers.
 
     Args:
-        key: Integer tensor `(2,)` from `view_key`.
+        key: What `view_key` returned.
         rows: Number of images on this replica, an integer or a scalar integer tensor.
         columns: Number of random numbers per image, a Python integer.
 
@@ -77,7 +74,7 @@ def uniform_table(key, rows, columns):
 
     >>> table = uniform_table(view_key(seed=0, step=7, view=1), rows=4, columns=3)
     >>> longer = uniform_table(view_key(seed=0, step=7, view=1), rows=8, columns=3)
-    >>> bool(tf.reduce_all(table == longer[:4]))
+    >>> bool(ops.all(table == longer[:4]))
     True
     """
     offset, total = distribution.own_rows(rows)
@@ -88,7 +85,7 @@ def uniform_rows(key, start, rows, total, columns):
     """Draws a slice of the rows of a table of uniform random numbers.
 
     Args:
-        key: Integer tensor `(2,)` from `view_key`.
+        key: What `view_key` returned.
         start: First row of the slice, an integer or a scalar integer tensor.
         rows: Number of rows in the slice, an integer or a scalar integer tensor.
         total: Number of rows in the whole table, an integer or a scalar integer tensor.
@@ -97,12 +94,10 @@ def uniform_rows(key, start, rows, total, columns):
     Returns:
         Float32 tensor `(rows, columns)` in [0, 1), multiples of 2^-24.
     """
-    bits = tf.random.stateless_uniform(
-        (total, columns), seed=key, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
-    )
+    bits = engine.random_bits(key, total, columns)
     own = bits if total is rows else bits[start : start + rows]
     # float32 holds 24 bits exactly; 32 bits could round up to 1.0.
-    return tf.cast(tf.bitwise.right_shift(own, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24
+    return ops.cast(ops.right_shift(own, ops.convert_to_tensor(8, "uint32")), "float32") * 2.0**-24
 
 
 def uniform_number(seed, step, view):
@@ -136,9 +131,10 @@ def seeded_initializers(seed):
 
     Example:
 
+    >>> import keras
     >>> state = random.getstate()
     >>> with seeded_initializers(0):
-    ...     layer = tf.keras.layers.Dense(2)
+    ...     weights = keras.initializers.GlorotUniform()((2, 2))
     >>> random.getstate() == state
     True
     """
@@ -155,9 +151,9 @@ def seeded_initializers(seed):
 
 @contextlib.contextmanager
 def seeded(seed):
-    """Seeds Python and TensorFlow for code that takes no seed, then restores the caller's random state.
+    """Seeds Python and the engine for code that takes no seed, then restores the caller's random state.
 
-    TensorFlow's own count of operations without a seed starts again from its global seed.
+    TensorFlow's own count of operations without a seed starts again from its global seed. JAX has no such state.
 
     Args:
         seed: Integer.
@@ -165,10 +161,5 @@ def seeded(seed):
     Yields:
         None.
     """
-    global_seed, _ = tf.compat.v1.get_seed(0)
-    with seeded_initializers(seed):
-        tf.random.set_seed(seed)
-        try:
-            yield
-        finally:
-            tf.random.set_seed(None if global_seed == _UNSET_SEED else global_seed)
+    with seeded_initializers(seed), engine.seeded(seed):
+        yield

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_barlow import engine
 from keras_barlow.augmentations.fusion import fused
 from keras_barlow.augmentations.transform import RandomTransform, per_image, uniform
 
@@ -168,7 +169,8 @@ def _mean_luma(planes):
     resolution = 2.0 ** ops.floor(ops.log2(2.0**23 / pixels))
     totals = ops.sum(ops.cast(ops.round(resolution * planes), "int32"), axis=(1, 3), keepdims=True)
     # In float64, whose last bits may differ between programs, and rounded to float32.
-    return ops.cast(luma(ops.cast(totals, "float64")) / ops.cast(resolution * pixels, "float64"), "float32")
+    wide = engine.widest_float()
+    return ops.cast(luma(ops.cast(totals, wide)) / ops.cast(resolution * pixels, wide), "float32")
 
 
 @fused

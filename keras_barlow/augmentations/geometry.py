@@ -65,7 +65,7 @@ class RandomResizedCrop(RandomTransform):
     def transform_planes(self, planes, transformation, training=True):
         if not training:
             _, height, _, width = planes.shape
-            ones = ops.ones((ops.shape(planes)[0],))
+            ones = ops.ones((ops.shape(planes)[0],), "float32")
             transformation = {"top": 0 * ones, "left": 0 * ones, "height": height * ones, "width": width * ones}
         return self.apply(planes, transformation)
 
@@ -123,7 +123,7 @@ def random_boxes(numbers, image_height, image_width, *, scale, ratio):
     Returns:
         A dictionary of `top`, `left`, `height` and `width`: float32 tensors `(batch,)` of whole pixels.
     """
-    ones = ops.ones((ops.shape(numbers)[0], 1))
+    ones = ops.ones((ops.shape(numbers)[0], 1), "float32")
     image_height = ops.reshape(ops.cast(image_height, "float32"), (-1, 1)) * ones
     image_width = ops.reshape(ops.cast(image_width, "float32"), (-1, 1)) * ones
     area = uniform(numbers[:, :_ATTEMPTS], *scale) * image_height * image_width
@@ -134,7 +134,7 @@ def random_boxes(numbers, image_height, image_width, *, scale, ratio):
     heights = ops.concatenate([heights, ops.minimum(image_height, ops.round(image_width / ratio[0]))], axis=1)
     widths = ops.concatenate([widths, ops.minimum(image_width, ops.round(image_height * ratio[1]))], axis=1)
     first = ops.argmax(ops.concatenate([ops.cast(fits, "int32"), ops.ones_like(fits[:, :1], "int32")], axis=1), axis=1)
-    selection = ops.one_hot(first, _ATTEMPTS + 1)
+    selection = ops.one_hot(first, _ATTEMPTS + 1, dtype="float32")
     height, width = ops.sum(selection * heights, axis=1), ops.sum(selection * widths, axis=1)
     free_rows, free_columns = image_height[:, 0] - height, image_width[:, 0] - width
     attempted = first < _ATTEMPTS

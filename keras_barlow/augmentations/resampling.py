@@ -47,7 +47,7 @@ def _weighted_rows(planes, weights, reads):
     """Computes `sum_k weights[:, i, k] * planes[:, reads[:, i, k]]` for each row i of the result."""
     batch, (height, channels, width) = ops.shape(planes)[0], planes.shape[1:]
     rows = ops.reshape(planes, (-1, channels, width))
-    reads = reads + height * ops.arange(batch)[:, None, None]
+    reads = reads + height * ops.arange(batch, dtype="int32")[:, None, None]
     taps = [
         weights[:, :, tap, None, None] * ops.cast(ops.take(rows, reads[:, :, tap], axis=0), "float32")
         for tap in range(reads.shape[-1])

@@ -5,7 +5,7 @@ import numbers
 import keras
 from keras import ops
 
-from keras_barlow import randomness
+from keras_barlow import engine, randomness
 from keras_barlow.augmentations.fusion import to_images, to_planes
 
 
@@ -75,7 +75,7 @@ class RandomTransform(keras.layers.Layer):
         Args:
             data: Images `(batch, height, width, channels)`.
             training: Python boolean; False draws nothing and returns None.
-            seed: Integer, integer key tensor `(2,)`, or None to use the layer's own generator.
+            seed: Integer, key from `randomness.view_key`, or None to use the layer's own generator.
 
         Returns:
             A dictionary of tensors with `batch` rows each, or None.
@@ -83,7 +83,7 @@ class RandomTransform(keras.layers.Layer):
         if not training or self.probability == 0:
             return None
         key = self._seed_generator.next() if seed is None else seed
-        key = ops.cast([0, key] if isinstance(key, int) else key, "int64")
+        key = engine.key_of(0, key) if isinstance(key, int) else engine.as_key(key)
         numbers = randomness.uniform_table(key, ops.shape(data)[0], self.numbers_per_image)
         return self.transformation_from(numbers, data.shape)
 

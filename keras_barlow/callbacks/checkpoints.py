@@ -109,7 +109,7 @@ class Checkpoints(keras.callbacks.Callback):
             ValueError: If the checkpoint belongs to another model, optimizer or dataset, or all are damaged.
             OSError: If the folder is not writable.
         """
-        strategy = model.distribute_strategy
+        strategy = distribution.strategy_of(model)
         self.interrupted = self.last = self._restored = None
         self.ended, self.first_epoch = False, initial_epoch
         self._order = order
@@ -140,7 +140,7 @@ class Checkpoints(keras.callbacks.Callback):
         return self._restored.epoch, self._restored.batch
 
     def on_train_begin(self, logs=None):
-        self._on_any_worker = distribution.agreement(self.model.distribute_strategy)
+        self._on_any_worker = distribution.agreement(distribution.strategy_of(self.model))
         self._signaled = False
         if threading.current_thread() is threading.main_thread():
             self._handler = signal.signal(signal.SIGTERM, self._on_signal)
@@ -212,7 +212,7 @@ class Checkpoints(keras.callbacks.Callback):
                 f"The weights are no longer finite at step {step}, starting with {nonfinite[0]}. Nothing was saved; "
                 f"the last good checkpoint is {self.last}. Lower the learning rate, or use a longer warmup."
             )
-        if not distribution.is_chief(self.model.distribute_strategy):
+        if not distribution.is_chief(distribution.strategy_of(self.model)):
             return
         callback_states, callback_arrays = self._peers.read()
         meta = {

@@ -31,12 +31,12 @@ class MetricsLog(keras.callbacks.Callback):
         self._trimmed = False
 
     def on_epoch_begin(self, epoch, logs=None):
-        if not self._trimmed and distribution.is_chief(self.model.distribute_strategy):
+        if not self._trimmed and distribution.is_chief(distribution.strategy_of(self.model)):
             self._drop_lines_after(epoch)
         self._trimmed = True
 
     def on_epoch_end(self, epoch, logs=None):
-        if not distribution.is_chief(self.model.distribute_strategy):
+        if not distribution.is_chief(distribution.strategy_of(self.model)):
             return
         line = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
         with open(self.path, "a", encoding="utf-8") as file:

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_barlow import engine
+
 _BATCHES = "batches/0000"
 _VECTOR_RATE = "vector_learning_rate"
 
@@ -17,6 +19,7 @@ def state_of(model):
     Returns:
         Dictionary from names to NumPy arrays.
     """
+    engine.sync(model)
     return {name: keras.ops.convert_to_numpy(variable) for name, variable in _variables(model).items()}
 
 
@@ -120,7 +123,7 @@ def _assign(variable, array):
 
 def _variables(model):
     if not model.optimizer.built:
-        with model.distribute_strategy.scope():
+        with engine.scope_of(model):
             model.optimizer.build(model.trainable_variables)
     count = getattr(model, "batch_count", None)
     groups = {

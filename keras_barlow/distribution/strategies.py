@@ -95,6 +95,18 @@ def compiling_pays(model):
     return bool(tf.config.list_logical_devices("GPU")) and model.distribute_strategy.num_replicas_in_sync == 1
 
 
+def strategy_of(model):
+    """Returns the strategy of a model.
+
+    Args:
+        model: `keras.Model`.
+
+    Returns:
+        A `tf.distribute.Strategy`.
+    """
+    return model.distribute_strategy
+
+
 def _available_strategy():
     if _worker_resolver() is not None:
         return "multi_worker"

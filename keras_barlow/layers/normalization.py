@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_barlow import distribution, keras_internals
+from keras_barlow import distribution, engine, keras_internals
 
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
@@ -66,8 +66,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return ops.cast(ops.reshape(outputs, shape), self.compute_dtype)
 
     def _supports_fused_kernel(self, inputs, mask):
+        # On JAX, the compiler fuses the layer of Keras, and its moments are those of the global batch.
         return (
-            mask is None
+            not engine.on_jax()
+            and mask is None
             # Keras before 3.14 has no renormalization.
             and not getattr(self, "renorm", False)
             and self.axis in (-1, len(inputs.shape) - 1)

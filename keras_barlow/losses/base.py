@@ -1,12 +1,12 @@
 """The contract of a loss: the terms of the whole batch, and the exact gradient of this replica's rows."""
 
+import functools
 import inspect
 
 import keras
-import tensorflow as tf
 from keras import ops
 
-from keras_barlow import distribution
+from keras_barlow import distribution, engine
 
 
 class Loss:
@@ -70,10 +70,7 @@ class Loss:
         if distribution.replica_count() > 1:
             first, _ = distribution.own_rows(count)
             every_row = [distribution.gather_rows(embeddings) for embeddings in z]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(every_row)
-            terms = self.terms(*every_row, **constants)
-        gradients = tape.gradient(terms["loss"], every_row, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        terms, gradients = engine.value_and_gradient(functools.partial(self.terms, **constants), every_row)
         return terms, *(gradient[first : first + count] for gradient in gradients)
 
     def __call__(self, *z, **constants):

@@ -141,7 +141,7 @@ def check_rows(rows, batch_size, model, training=True):
     for size in {min(rows, batch_size), last}:
         received = f"{rows} images with batch_size={batch_size}, which leaves a batch of {size}"
         _check_size(size, model.row_limits, received)
-    if not training or model.distribute_strategy.num_replicas_in_sync > 1:
+    if not training or distribution.strategy_of(model).num_replicas_in_sync > 1:
         return
     least = least_rows(model.networks)
     if last < least * model.accumulation_steps:

@@ -1,12 +1,12 @@
 """From a batch of the data to the views that a step embeds."""
 
 import keras
-import tensorflow as tf
 from keras import ops
 
 from keras_barlow import distribution
 from keras_barlow import views as view_policies
-from keras_barlow.pretraining import batch_sizes, checks, tensorflow_step, view_checks
+from keras_barlow.pretraining import batch_sizes, checks, view_checks
+from keras_barlow.pretraining.engine_steps import training_step
 
 
 def images_of(x, views, encoder):
@@ -69,7 +69,7 @@ def micro_batches(data, views, encoder, step, limits, count, networks, mixing=No
         mixing: See `draw`.
 
     Returns:
-        A list of functions, see `tensorflow_step.micro_batches`.
+        What `tensorflow_step.accumulated` or `jax_step.accumulated` takes.
 
     Raises:
         ValueError: As `draw`, and if a micro-batch would have too few images.
@@ -81,7 +81,7 @@ def micro_batches(data, views, encoder, step, limits, count, networks, mixing=No
         tensors, views_of = _rows_of_images(x, views, encoder, step, mixing)
     tensors = [batch_sizes.checked_rows(tensors[0], limits), *tensors[1:]]
     tensors = batch_sizes.checked_micro_batches(tensors, count, networks)
-    return tensorflow_step.micro_batches(
+    return training_step.micro_batches(
         tensors, count, lambda rows: view_checks.checked_sizes(views_of(rows), encoder)
     )
 
@@ -100,7 +100,7 @@ def _rows_of_images(x, views, encoder, step, mixing):
 
     A mixed view needs the next image of the global batch, which may belong to another replica or micro-batch.
     """
-    images = tf.nest.flatten(images_of(x, views, encoder))
+    images = keras.tree.flatten(images_of(x, views, encoder))
     tables = views.draw(ops.shape(images[0])[0], step)
 
     def views_of(crops, tables):

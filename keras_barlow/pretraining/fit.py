@@ -41,7 +41,7 @@ def run(model, train, arguments):
         ValueError: If the callbacks or the data cannot be used.
         RuntimeError: If another worker is lost.
     """
-    strategy = model.distribute_strategy
+    strategy = distribution.strategy_of(model)
     checkpoints, ordered = callbacks_of_run(arguments, strategy)
     start = starting_point(model, arguments, checkpoints, ordered)
     data_arguments, steps = data_to_read(model, arguments, start)
@@ -165,7 +165,7 @@ def data_to_read(model, arguments, start):
         Keras counts them.
     """
     x, steps = arguments["x"], arguments.get("steps_per_epoch")
-    strategy = model.distribute_strategy
+    strategy = distribution.strategy_of(model)
     # By default Keras shuffles, and warns that it cannot shuffle a dataset.
     shuffle = {"shuffle": arguments.get("shuffle", False)}
     if isinstance(x, data.Batches):

@@ -4,9 +4,9 @@ import functools
 import inspect
 
 import keras
-import tensorflow as tf
+from keras import ops
 
-from keras_barlow import distribution, image_scale, keras_internals, networks
+from keras_barlow import distribution, engine, image_scale, keras_internals, networks
 from keras_barlow.pretraining import (
     arguments,
     batch_sizes,
@@ -15,20 +15,18 @@ from keras_barlow.pretraining import (
     fit,
     penalties,
     step_logs,
-    tensorflow_step,
     view_checks,
 )
 from keras_barlow.pretraining.batch_counter import CountsBatches
 from keras_barlow.pretraining.constructor_config import ConstructorConfig
+from keras_barlow.pretraining.engine_steps import EngineSteps, training_step
 from keras_barlow.pretraining.method import Method
 
 # Validation draws its views from this step of the table, one that training never takes.
 _VALIDATION_STEP = -1
 
 
-class JointEmbedding(
-    Method, keras_internals.BuiltBeforeFit, networks.GivesFeatures, ConstructorConfig, CountsBatches, keras.Model
-):
+class JointEmbedding(Method, EngineSteps, networks.GivesFeatures, ConstructorConfig, CountsBatches, keras.Model):
     """Base class of methods that compare the embeddings of several views of an image.
 
     A method defines the hooks of `Method`; see `methods` for examples. It inherits an exact training step on any number
@@ -165,7 +163,7 @@ class JointEmbedding(
             jit_compile=jit_compile,
             auto_scale_loss=auto_scale_loss,
         )
-        checks.check_optimizer(self.optimizer, self.distribute_strategy.num_replicas_in_sync)
+        checks.check_optimizer(self.optimizer, distribution.strategy_of(self).num_replicas_in_sync)
 
     def compile_from_config(self, config):
         config = keras.saving.deserialize_keras_object(config)
@@ -212,13 +210,21 @@ class JointEmbedding(
         """All networks that a step calls: encoder, projector, and those that the method adds."""
         return [layer for layer in self.layers if layer is not self.views]
 
-    def train_step(self, data):
-        step = tf.identity(self.batch_count.value)
+    def train_on(self, data):
+        """Trains on a batch. The trainer of the engine calls it.
+
+        Args:
+            data: Batch as `fit` gets it, with or without labels.
+
+        Returns:
+            Dictionary of the logs.
+        """
+        step = ops.copy(self.batch_count.value)
         update, finite = functools.partial(self._update, data, step), None
         if self.skip_nonfinite:
             scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
             variables = [*self.variables, *self.optimizer.variables]
-            computed, finite = tensorflow_step.undone_unless_finite(update, variables, scaled)
+            computed, finite = training_step.undone_unless_finite(update, variables, scaled)
         else:
             computed = update()
         self.batch_count.assign_add(1)
@@ -227,16 +233,22 @@ class JointEmbedding(
     def _update(self, data, step):
         batch_sizes.check_even_rows(data, self.networks)
         compare = functools.partial(self._compare, step=step)
-        loss_of_step = self._embed, compare, self.trainable_weights, self.optimizer.scale_loss
+        loss_of_step = (
+            self._embed,
+            compare,
+            self.trainable_weights,
+            self.optimizer.scale_loss,
+            self.non_trainable_variables,
+        )
         if self.accumulation_steps == 1:
             views = batch_views.draw(data, self.views, self.encoder, step, self.row_limits, self.mixing(step))
-            update = tensorflow_step.whole_batch(views, *loss_of_step)
+            update = training_step.whole_batch(views, *loss_of_step)
         else:
             batch = data, self.views, self.encoder, step, self.row_limits
             count = self.accumulation_steps
             parts = batch_views.micro_batches(*batch, count, self.networks, self.mixing(step))
-            update = tensorflow_step.accumulated(parts, *loss_of_step, self.non_trainable_variables)
-        tensorflow_step.apply_gradients(self.optimizer, update.gradients, self.trainable_weights)
+            update = training_step.accumulated(parts, *loss_of_step)
+        training_step.apply_gradients(self.optimizer, update.gradients, self.trainable_weights)
         self.after_step(update.embeddings)
         return update
 
@@ -249,14 +261,22 @@ class JointEmbedding(
 
     def _compare(self, embeddings, step):
         """The terms of the loss and the gradients of the embeddings."""
-        return tensorflow_step.value_and_gradient(self._objective, embeddings, self.constants(step))
+        return training_step.value_and_gradient(self._objective, embeddings, self.constants(step))
 
-    def test_step(self, data):
-        step = tf.constant(_VALIDATION_STEP, "int64")
+    def test_on(self, data):
+        """Evaluates a batch. The trainer of the engine calls it.
+
+        Args:
+            data: Batch as `evaluate` gets it, with or without labels.
+
+        Returns:
+            Dictionary of the logs.
+        """
+        step = ops.convert_to_tensor(_VALIDATION_STEP, engine.COUNT_DTYPE)
         views = batch_views.draw(data, self.views, self.encoder, step, self.row_limits, self.mixing(step))
         embeddings, passes = self._embed(views, training=False)
         terms, *_ = self._compare(embeddings, step)
-        return self._log(terms, tensorflow_step.own_penalty(passes, self.trainable_weights, embeddings[0]))
+        return self._log(terms, training_step.own_penalty(passes, self.trainable_weights, embeddings[0]))
 
     def _log(self, *step):
         self._logs.update(*step)

@@ -17,10 +17,9 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
-from keras_barlow import keras_internals
+from keras_barlow import engine, keras_internals
 
 
 class PassPenalties(NamedTuple):
@@ -118,7 +117,7 @@ def own_share(passes, weights, parts, row_share):
 @functools.cache
 def _activities_are_summed():
     """Whether this version of Keras sums an activity regularizer over images instead of averaging it."""
-    with tf.init_scope():
+    with engine.outside_of_graphs():
         layer = keras.layers.ActivityRegularization(l2=1.0, dtype="float32")
         layer(np.ones((2, 1), "float32"))
         return float(layer.losses[0]) > 1.5

@@ -1,7 +1,7 @@
 """The logs of a step: means of the loss terms over an epoch, and the number of skipped steps."""
 
 import keras
-import tensorflow as tf
+from keras import ops
 
 from keras_barlow import distribution
 
@@ -36,11 +36,11 @@ class StepLogs:
         if penalty is not None:
             # The trackers take a mean over the replicas, of penalties that add up.
             values["loss"] += penalty * distribution.replica_count()
-        share = tf.constant(1.0 / distribution.replica_count())
+        share = ops.convert_to_tensor(1.0 / distribution.replica_count())
         if finite is not None:
-            values = {name: tf.where(finite, value, 0.0) for name, value in values.items()}
+            values = {name: ops.where(finite, value, 0.0) for name, value in values.items()}
             for tracker in self._skipped:
-                tracker.update_state(tf.where(finite, 0.0, share))
-            share = tf.where(finite, share, 0.0)
+                tracker.update_state(ops.where(finite, 0.0, share))
+            share = ops.where(finite, share, 0.0)
         for tracker in self._trackers:
             tracker.update_state(values[tracker.name], sample_weight=share)

@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_barlow import distribution
+from keras_barlow.distribution import replicas
 from keras_barlow.pretraining import penalties
 
 
@@ -34,7 +35,7 @@ class Update(NamedTuple):
     embeddings: tuple
 
 
-def whole_batch(views, embed, compare, weights, scale_loss):
+def whole_batch(views, embed, compare, weights, scale_loss, state):
     """The update from one pass over the batch.
 
     Args:
@@ -44,6 +45,7 @@ def whole_batch(views, embed, compare, weights, scale_loss):
         compare: Function from embeddings to `(terms, *gradients)`, see `losses.Loss.value_and_gradient`.
         weights: List of trainable `keras.Variable`s.
         scale_loss: Function of a gradient of the loss, `optimizer.scale_loss`.
+        state: List of `keras.Variable`s that a forward pass changes.
 
     Returns:
         An `Update`.
@@ -72,7 +74,7 @@ def micro_batches(tensors, count, views_of):
     bounds = [rows * index // count for index in range(count + 1)]
 
     def part(start, stop):
-        return lambda after: views_of(distribution.rows_after(tensors, start, stop - start, after))
+        return lambda after: views_of(replicas.rows_after(tensors, start, stop - start, after))
 
     return [part(*pair) for pair in itertools.pairwise(bounds)]
 
@@ -88,7 +90,7 @@ def accumulated(parts, embed, compare, weights, scale_loss, state):
         compare: See `whole_batch`.
         weights: See `whole_batch`.
         scale_loss: See `whole_batch`.
-        state: List of `keras.Variable`s that a forward pass changes.
+        state: See `whole_batch`.
 
     Returns:
         An `Update`.

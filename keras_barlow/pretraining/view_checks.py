@@ -1,7 +1,5 @@
 """Checks of images and views. Each error states the rule, what was received and the remedy."""
 
-import tensorflow as tf
-
 from keras_barlow import image_scale
 from keras_barlow.pretraining import checks
 
@@ -94,10 +92,7 @@ def checked_sizes(views, encoder):
 
 
 def _check_size(shape, wanted, several):
-    fits = len(shape) == len(wanted) and all(
-        None in (side, other) or side == other for side, other in zip(shape, wanted, strict=True)
-    )
-    if fits:
+    if _fit(shape, wanted):
         return
     free = (None, None, wanted[-1])
     if shape[-1] != wanted[-1]:
@@ -114,9 +109,17 @@ def _check_size(shape, wanted, several):
     )
 
 
+def _fit(shape, other):
+    """Whether two shapes are equal where both are known."""
+    return len(shape) == len(other) and all(
+        None in pair or pair[0] == pair[1] for pair in zip(shape, other, strict=True)
+    )
+
+
 def _check_pair(view_a, view_b):
     """Refuses two views of different shapes."""
-    if not tf.TensorShape(view_a.shape).is_compatible_with(view_b.shape):
+    known = all(getattr(view.shape, "rank", 4) is not None for view in (view_a, view_b))
+    if known and not _fit(tuple(view_a.shape), tuple(view_b.shape)):
         raise ValueError(
             "The two views must have one shape. "
             f"Received: view_a.shape={tuple(view_a.shape)}, view_b.shape={tuple(view_b.shape)}"

@@ -3,7 +3,8 @@
 import inspect
 
 import numpy as np
-import tensorflow as tf
+
+from keras_barlow import engine
 
 # A layer that draws one number for the whole batch may repeat it by chance, but not this many times.
 _TRIALS = 8
@@ -22,11 +23,7 @@ def call_foreign(layer, images, training):
     """
     # keras-cv's pipelines do not accept `training`.
     flag = {"training": training} if "training" in inspect.signature(layer.call).parameters else {}
-    if tf.executing_eagerly():
-        return layer(images, **flag)
-    # keras-cv branches on tensors in Python, which needs AutoGraph. Keras disables it in the training step; a nested
-    # tf.function enables it again.
-    return tf.function(lambda x: layer(x, **flag))(images)
+    return engine.with_branches(lambda x: layer(x, **flag))(images)
 
 
 def check_repeatable(layers, image_shape):

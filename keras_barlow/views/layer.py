@@ -5,7 +5,7 @@ import random
 import keras
 from keras import ops
 
-from keras_barlow import augmentations, distribution, image_scale, networks, randomness
+from keras_barlow import augmentations, distribution, engine, image_scale, networks, randomness
 from keras_barlow.augmentations.fusion import to_images, to_planes
 from keras_barlow.views.foreign import call_foreign, check_repeatable
 
@@ -124,7 +124,7 @@ class Views(keras.layers.Layer):
             A tuple of float32 tables `(rows, numbers)` in [0, 1), one per view.
         """
         if step is None:
-            step = ops.cast(self._seed_generator.next()[1], "int64")
+            step = ops.cast(self._seed_generator.next()[1], engine.COUNT_DTYPE)
         # The position of this replica's rows is a collective, which all views share.
         start, total = distribution.own_rows(rows)
         return tuple(
