@@ -32,6 +32,26 @@ def widest_float():
     return "float64" if NAME == "tensorflow" or jax.config.jax_enable_x64 else "float32"
 
 
+def full_precision(*dtypes):
+    """The floating-point type of what must not be in half precision: float32, or float64 where that is asked for.
+
+    `keras.backend.result_type` never returns float64 on JAX.
+
+    Args:
+        *dtypes: Types of the inputs of the computation. Without any, that of the dtype policy in force.
+
+    Returns:
+        `"float32"` or `"float64"`.
+
+    Example:
+
+    >>> full_precision("bfloat16"), full_precision("float32", "float64")
+    ('float32', 'float64')
+    """
+    dtypes = dtypes or (keras.config.dtype_policy().compute_dtype,)
+    return "float64" if "float64" in map(keras.backend.standardize_dtype, dtypes) else "float32"
+
+
 def on_jax():
     """Whether the engine is JAX.
 

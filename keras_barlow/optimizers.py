@@ -29,13 +29,14 @@ class _WithMomentum(keras_internals.DecayInUpdateStep, keras.optimizers.Optimize
     def _decayed(self, gradient, variable):
         """The gradient plus the weight decay, where the variable has one."""
         if self.weight_decay and self.is_decayed(variable):
-            gradient = gradient + ops.cast(self.weight_decay, variable.dtype) * variable
+            # Python numbers: TensorFlow would round them to float32 before a cast.
+            gradient = gradient + self.weight_decay * variable
         return gradient
 
     def _move(self, variable, gradient, learning_rate):
         """`m = momentum * m + g`, `w = w - learning_rate * m`."""
         momentum = self.momentums[self.index_of(variable)]
-        step = ops.cast(self.momentum, variable.dtype) * momentum + gradient
+        step = self.momentum * momentum + gradient
         self.assign(momentum, step)
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * step)
 

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from keras_barlow import image_scale, networks
+from keras_barlow import engine, image_scale, networks
 from keras_barlow.encoders.standardization import standardize_layer
 from keras_barlow.layers import BatchNormalization
 
@@ -156,7 +156,7 @@ def resnet(
                 initializer=kernel_initializer,
                 name=f"stage{stage + 1}_block{index + 1}",
             )
-    features = layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
+    features = layers.GlobalAveragePooling2D(dtype=engine.full_precision(), name="features")(x)
     return image_scale.with_scale_check_in_predict(keras.Model(images, features, name=name))
 
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_barlow import image_scale, networks
+from keras_barlow import engine, image_scale, networks
 from keras_barlow.layers import Standardize
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -39,11 +39,11 @@ def with_standardization(backbone, mean=None, deviation=None):
     images = keras.Input(backbone.inputs[0].shape[1:], name="images")
     features = backbone(standardize_layer(mean, deviation, images.shape[-1])(images))
     if len(features.shape) == 4:
-        features = layers.GlobalAveragePooling2D(dtype="float32", name="features")(features)
+        features = layers.GlobalAveragePooling2D(dtype=engine.full_precision(), name="features")(features)
     elif len(features.shape) == 3:
-        features = layers.GlobalAveragePooling1D(dtype="float32", name="features")(features)
+        features = layers.GlobalAveragePooling1D(dtype=engine.full_precision(), name="features")(features)
     else:
-        features = layers.Activation("linear", dtype="float32", name="features")(features)
+        features = layers.Activation("linear", dtype=engine.full_precision(), name="features")(features)
     return image_scale.with_scale_check_in_predict(keras.Model(images, features, name=f"{backbone.name}_encoder"))
 
 

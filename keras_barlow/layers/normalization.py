@@ -37,6 +37,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
+        if engine.on_jax() and self._is_plain(inputs, mask):
+            return self._call_on_jax(inputs, training and self.trainable)
         if not self._supports_fused_kernel(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
         channels = inputs.shape[-1]
@@ -65,21 +67,48 @@ class BatchNormalization(keras.layers.BatchNormalization):
             self._update_statistic(self.moving_variance, variance)
         return ops.cast(ops.reshape(outputs, shape), self.compute_dtype)
 
+    def _call_on_jax(self, inputs, training):
+        dtype = engine.full_precision(inputs.dtype)
+        x = ops.cast(inputs, dtype)
+        mean, variance = (ops.cast(moment, dtype) for moment in (self.moving_mean, self.moving_variance))
+        if training:
+            mean, variance = _moments_around(mean, x)
+            self._update_statistic(self.moving_mean, mean)
+            self._update_statistic(self.moving_variance, variance)
+        slope = ops.rsqrt(variance + self.epsilon)
+        slope = slope * ops.cast(self.gamma, dtype) if self.scale else slope
+        outputs = (x - mean) * slope
+        outputs = outputs + ops.cast(self.beta, dtype) if self.center else outputs
+        return ops.cast(outputs, self.compute_dtype)
+
+    def _is_plain(self, inputs, mask):
+        # Keras before 3.14 has no renormalization.
+        return mask is None and not getattr(self, "renorm", False) and self.axis in (-1, len(inputs.shape) - 1)
+
     def _supports_fused_kernel(self, inputs, mask):
-        # On JAX, the compiler fuses the layer of Keras, and its moments are those of the global batch.
-        return (
-            not engine.on_jax()
-            and mask is None
-            # Keras before 3.14 has no renormalization.
-            and not getattr(self, "renorm", False)
-            and self.axis in (-1, len(inputs.shape) - 1)
-            and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "float16", "bfloat16")
-        )
+        dtypes = ("float32", "float16", "bfloat16")
+        return self._is_plain(inputs, mask) and keras.backend.standardize_dtype(inputs.dtype) in dtypes
 
     def _update_statistic(self, statistic, value):
         # Compute in float32 even if a pure bfloat16 or float16 policy stores the statistic in lower precision.
-        average = ops.cast(statistic, "float32") * self.momentum + value * (1.0 - self.momentum)
+        average = ops.cast(statistic, value.dtype) * self.momentum + value * (1.0 - self.momentum)
         statistic.assign(ops.cast(average, statistic.dtype))
+
+
+def _moments_around(near_mean, x):
+    """The mean and the biased variance over all axes but the last, from two sums that the compiler combines.
+
+    Args:
+        near_mean: Tensor `(C,)`. Summing squares around a value close to the mean preserves the precision of the
+            variance.
+        x: Tensor `(..., C)`: on JAX the global batch.
+
+    Returns:
+        The pair `(mean, variance)`.
+    """
+    near_mean, axes = ops.stop_gradient(near_mean), tuple(range(len(x.shape) - 1))
+    shift, square = ops.mean(x - near_mean, axis=axes), ops.mean(ops.square(x - near_mean), axis=axes)
+    return near_mean + shift, ops.maximum(square - ops.square(shift), 0.0)
 
 
 def _normalize(images, gamma, beta, epsilon):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_barlow import image_scale
+from keras_barlow import engine, image_scale
 
 
 @keras.saving.register_keras_serializable(package="keras_barlow")
@@ -55,9 +55,10 @@ class Standardize(keras.layers.Layer):
 
     def call(self, images):
         image_scale.warn_about_scale(images)
-        images = ops.cast(images, "float32")
-        mean = 255.0 * np.array(self.mean, "float32")
-        deviation = 255.0 * np.array(self.deviation, "float32")
+        dtype = engine.full_precision(self.compute_dtype)
+        images = ops.cast(images, dtype)
+        mean = 255.0 * np.array(self.mean, dtype)
+        deviation = 255.0 * np.array(self.deviation, dtype)
         return ops.cast((images - mean) / deviation, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):

@@ -3,7 +3,6 @@
 import functools
 import inspect
 
-import keras
 from keras import ops
 
 from keras_barlow import distribution, engine
@@ -116,7 +115,7 @@ class Loss:
                 "The embeddings of all views must have one shape (batch, features). "
                 f"Received shapes: {', '.join(map(str, shapes))}"
             )
-        dtype = keras.backend.result_type(*(embeddings.dtype for embeddings in z), "float32")
+        dtype = engine.full_precision(*(embeddings.dtype for embeddings in z))
         return tuple(ops.cast(embeddings, dtype) for embeddings in z)
 
     def get_config(self):

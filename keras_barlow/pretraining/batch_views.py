@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_barlow import distribution
+from keras_barlow import distribution, engine
 from keras_barlow import views as view_policies
 from keras_barlow.pretraining import batch_sizes, checks, view_checks
 from keras_barlow.pretraining.engine_steps import training_step
@@ -122,6 +122,6 @@ def _rows_of_images(x, views, encoder, step, mixing):
 
 
 def _mixture(view_a, next_b, share):
-    dtype = keras.backend.result_type(view_a.dtype, "float32")
+    dtype = engine.full_precision(view_a.dtype)
     view_a, next_b, share = (ops.cast(tensor, dtype) for tensor in (view_a, next_b, share))
     return share * view_a + (1.0 - share) * next_b

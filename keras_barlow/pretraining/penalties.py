@@ -132,4 +132,4 @@ def full_precision(x):
     Returns:
         A tensor of the same shape.
     """
-    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+    return ops.cast(x, engine.full_precision(x.dtype))
