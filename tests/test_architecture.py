@@ -13,7 +13,8 @@ import keras_barlow as kb
 
 PACKAGE = pathlib.Path(kb.__file__).parent
 LAYERS = [
-    {"keras_internals", "whole_files"},
+    {"keras_internals", "philox", "whole_files"},
+    {"engine"},
     {
         "checkpoint",
         "distribution",
