@@ -1,6 +1,7 @@
-"""Trains every method for four steps on batches of 28 and 25 images: `python tests/method_training.py 2 out.npz`.
+"""Trains every method for four steps on batches of 28 and 25 images: `python -m tests.method_training 2 out.npz`.
 
-Two replicas need a separate process, because one process holds one strategy.
+Two replicas need a separate process, because one process holds one strategy; so does JAX (`KERAS_BACKEND=jax`, with 1
+instead of 2). Further arguments are methods; without any, all of them are trained.
 """
 
 import sys
@@ -8,6 +9,7 @@ import sys
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend.common import dtypes
 
 import keras_barlow as kb
 from tests import one_tape
@@ -51,7 +53,18 @@ def build(name, views=None, **arguments):
         arguments.setdefault("predictor", layers.Dense(WIDTH))
     model = getattr(kb, name)(encoder(), layers.Dense(WIDTH), views=views, **{**METHODS[name], **arguments})
     model.compile(keras.optimizers.SGD(one_tape.RATE))
+    set_initial_values(model)
     return model
+
+
+def set_initial_values(model):
+    """Random values from NumPy, so that they do not depend on the engine."""
+    rng = np.random.default_rng(1)
+    for variable in [*model.trainable_variables, *([model.queue] if hasattr(model, "queue") else [])]:
+        if len(variable.shape) > 1:
+            variable.assign(rng.normal(size=variable.shape) / np.sqrt(np.prod(variable.shape[:-1])))
+    for copy, network in zip(getattr(model, "target", None) or (), (model.encoder, model.projector), strict=False):
+        copy.set_weights(network.get_weights())
 
 
 def dataset():
@@ -71,20 +84,30 @@ def trained(name, **arguments):
     return one_tape.State(model).result()
 
 
-def main(replicas, path):
+def main(replicas, path, names):
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
+    if keras.backend.backend() == "jax":
+        # Keras computes in float32 on JAX, also where JAX has 64-bit numbers.
+        dtypes.BIT64_TO_BIT32_DTYPE.clear()
+        np.savez(path, **results(names))
+        return
     tf.config.threading.set_inter_op_parallelism_threads(2 * replicas)
     devices = [tf.config.LogicalDeviceConfiguration()] * replicas
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
-    arrays = {}
     with tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(replicas)]).scope():
-        for name in METHODS:
-            for micro_batches in (1, 2, 4):
-                result = trained(name, accumulation_steps=micro_batches)
-                arrays.update({f"{name}/{micro_batches}/{key}": value for key, value in result.items()})
-    np.savez(path, **arrays)
+        np.savez(path, **results(names))
+
+
+def results(names):
+    """What all models make of the four steps, by method, number of micro-batches and name."""
+    arrays = {}
+    for name in names or METHODS:
+        for micro_batches in (1, 2, 4):
+            result = trained(name, accumulation_steps=micro_batches)
+            arrays.update({f"{name}/{micro_batches}/{key}": value for key, value in result.items()})
+    return arrays
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3:])
