@@ -12,7 +12,7 @@ SIZE = 16
 
 
 def images():
-    return np.random.default_rng(0).integers(0, 256, (6, 20, 24, 3), dtype="uint8")
+    return np.random.default_rng(0).integers(0, 256, (8, 20, 24, 3), dtype="uint8")
 
 
 def views(step):
@@ -34,7 +34,7 @@ def main(path):
     groups = made.trainable_variables, made.non_trainable_variables, made.optimizer.variables, made.metrics_variables
     state = tuple([variable.value for variable in group] for group in groups)
     program = importlib.import_module("jax").jit(made.train_step).lower(state, (images(),)).as_text()
-    history = made.fit(images(), batch_size=3, epochs=2, verbose=0).history
+    history = made.fit(images(), batch_size=4, epochs=2, verbose=0).history
     texts = {"program": program, "loss": history["loss"], "count": int(made.batch_count)}
     np.savez(path, **arrays, **{name: np.array(value) for name, value in texts.items()})
 
