@@ -49,11 +49,12 @@ def write(output, results, recipes):
     published = {method: kb.recipes.published.figures(recipe.method) for method, recipe in recipes.items()}
     titles = {method: run_report.title(recipe.method) for method, recipe in recipes.items()}
     first = next(iter(recipes.values()))
-    epochs = sorted({recipe.epochs for recipe in recipes.values()})
+    epochs = sorted(recipe.epochs for recipe in recipes.values())
+    epochs = " to ".join(dict.fromkeys(str(number) for number in (epochs[0], epochs[-1])))
     columns = ["seeds", *METRICS.values(), "seconds", *(title for title, _ in PUBLISHED.values())]
     untrained = [result["untrained"] for result in next(iter(results.values())).values() if "untrained" in result]
     lines = [
-        f"# Methods on {image_data.dataset_name(first)}, {' to '.join(map(str, epochs))} epochs",
+        f"# Methods on {image_data.dataset_name(first)}, {epochs} epochs",
         "",
         "Top-1 accuracy on frozen features in percent: mean over the seeds, and range. On the right, published ones:",
         "ImageNet with ResNet-50 and two views, CIFAR-10 with ResNet-18 (sources: keras_barlow/recipes/published.py).",
