@@ -251,7 +251,9 @@ def test_a_recipe_chooses_a_policy_and_an_encoder_for_its_sizes(monkeypatch):
     ):
         recipe.changed(views_policy="drawn")
     with pytest.raises(ValueError, match=r"`views_options` must hold .*Received: 'small_sizes'\. .*strength"):
-        recipe.changed(views_policy="simclr")
+        recipe.changed(views_policy="simclr", views_options={"small_sizes": (5,)})
+    # The options of another policy are dropped.
+    assert recipe.changed(views_policy="simclr").views().count == 2
     with pytest.raises(ValueError, match=r"BarlowTwins compares at most 2 views of each image\. Received: 4 views"):
         recipe.changed(method="BarlowTwins").build(16)
 

@@ -23,6 +23,7 @@ class Loss:
 
     Example:
 
+    >>> import keras
     >>> class Distance(Loss):
     ...     "Mean squared distance of two views."
     ...     def terms(self, z_a, z_b):

@@ -81,9 +81,7 @@ def micro_batches(data, views, encoder, step, limits, count, networks, mixing=No
         tensors, views_of = _rows_of_images(x, views, encoder, step, mixing)
     tensors = [batch_sizes.checked_rows(tensors[0], limits), *tensors[1:]]
     tensors = batch_sizes.checked_micro_batches(tensors, count, networks)
-    return training_step.micro_batches(
-        tensors, count, lambda rows: view_checks.checked_sizes(views_of(rows), encoder)
-    )
+    return training_step.micro_batches(tensors, count, lambda rows: view_checks.checked_sizes(views_of(rows), encoder))
 
 
 def _rows_of_pairs(x, encoder, mixing):
