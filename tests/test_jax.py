@@ -34,6 +34,14 @@ def test_four_steps_are_those_of_one_tape(name, tmp_path, float64):
             np.testing.assert_allclose(arrays[f"{name}/{parts}/{key}"], expected, 1e-10, 1e-10, err_msg=message)
 
 
+def test_an_engine_that_does_not_exist_is_refused_at_import():
+    environment = {**os.environ, "KERAS_BACKEND": "numpy"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import keras_barlow"], env=environment, capture_output=True, text=True
+    )
+    assert "Received: KERAS_BACKEND=numpy. Set KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax" in done.stderr
+
+
 def test_views_and_program(tmp_path):
     arrays = on_jax("jax_views", tmp_path / "views.npz")
     for step in (-1, 5):

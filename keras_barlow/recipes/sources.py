@@ -66,9 +66,9 @@ def _paper(title, link, expected, *departures):
 _SOURCES = {
     "digits": _digits(0.80, 3),
     "cifar10_small": _cifar10_small("k-NN 0.53, linear 0.61."),
-    "cifar10_resnet18": _solo_learn("cifar/barlow", 92.10),
-    "cifar100_resnet18": _solo_learn("cifar/barlow", 70.90),
-    "imagenet100_resnet18": _solo_learn("imagenet-100/barlow", 80.38, common=_CIFAR[2:]),
+    "cifar10_resnet18": _solo_learn("cifar/barlow", "92.10"),
+    "cifar100_resnet18": _solo_learn("cifar/barlow", "70.90"),
+    "imagenet100_resnet18": _solo_learn("imagenet-100/barlow", "80.38", common=_CIFAR[2:]),
     "cifar10_resnet18_lightly": Source(
         _LIGHTLY.format("docs/source/getting_started/benchmarks/cifar10_benchmark.py"),
         "84.2 k-NN (k = 200, temperature 0.1), reported by lightly.",
@@ -126,19 +126,19 @@ _SOURCES = {
     "cifar10_small_simsiam": _cifar10_small(),
     "cifar10_small_moco": _cifar10_small(),
     "cifar10_small_swav": _cifar10_small(),
-    "cifar10_resnet18_vicreg": _solo_learn("cifar/vicreg", 92.07),
-    "cifar10_resnet18_simclr": _solo_learn("cifar/simclr", 90.74),
-    "cifar10_resnet18_byol": _solo_learn("cifar/byol", 92.58),
-    "cifar10_resnet18_simsiam": _solo_learn("cifar/simsiam", 90.51),
+    "cifar10_resnet18_vicreg": _solo_learn("cifar/vicreg", "92.07"),
+    "cifar10_resnet18_simclr": _solo_learn("cifar/simclr", "90.74"),
+    "cifar10_resnet18_byol": _solo_learn("cifar/byol", "92.58"),
+    "cifar10_resnet18_simsiam": _solo_learn("cifar/simsiam", "90.51"),
     "cifar10_resnet18_moco": _solo_learn(
         "cifar/mocov2plus",
-        92.94,
+        "92.94",
         "The loss is that of MoCo v2: only view A has a gradient. MoCo v2+ adds the loss with the views swapped.",
         "The momentum stays 0.99, and does not rise to 0.999.",
     ),
     "cifar10_resnet18_swav": _solo_learn(
         "cifar/swav",
-        89.17,
+        "89.17",
         "256 prototypes, as many as a batch can fill, not 3,000 filled from a queue of embeddings.",
     ),
     "imagenet_resnet50_vicreg": _paper("VICReg", "https://arxiv.org/abs/2105.04906", 73.2),
@@ -165,6 +165,6 @@ def source(name):
     Example:
 
     >>> source("cifar10_resnet18").expected
-    '92.1 linear (online), reported by solo-learn.'
+    '92.10 linear (online), reported by solo-learn.'
     """
     return _SOURCES[name]
