@@ -36,6 +36,7 @@ else:
         sum_on_first_replica,
         sum_over_replicas,
     )
+    from keras_barlow.distribution.strategies import MultiWorkerStrategy as MultiWorkerStrategy
     from keras_barlow.distribution.strategies import compiling_pays, get_strategy, strategy_of
     from keras_barlow.distribution.workers import (
         Share,
