@@ -309,7 +309,9 @@ def main():
     results = {"method": arguments.method, "seed": arguments.seed, **json.loads(done.stdout.splitlines()[-1])}
     results["training_seconds"] = seconds
     print(json.dumps(results))
-    harness.write({**results, "settings": vars(arguments), "torch": torch.__version__}, arguments.output)
+    paths = ("images", "lightly", "features", "output", "write_images", "evaluate")
+    settings = {name: value for name, value in vars(arguments).items() if name not in paths}
+    harness.write({**results, "settings": settings, "torch": torch.__version__}, arguments.output)
 
 
 if __name__ == "__main__":
