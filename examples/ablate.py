@@ -165,8 +165,7 @@ def report(rows, recipe, num_images, output):
     write_json(output / "table.json", scores)
     changes = [] if FLAGS.changes == "{}" else [f"With `--changes='{FLAGS.changes}'`.", ""]
     lines = [
-        f"# {FLAGS.table}: {recipe.name}, {num_images} images, {recipe.epochs} epochs, batch {recipe.batch_size}"
-        + changes,
+        f"# {FLAGS.table}: {recipe.name}, {num_images} images, {recipe.epochs} epochs, batch {recipe.batch_size}",
         "",
         *changes,
         "Top-1 accuracy on frozen features in percent: mean over the seeds, and range. The paper's is for ImageNet,",
