@@ -1,4 +1,4 @@
-"""The JAX engine takes the steps of TensorFlow. It runs in processes of its own, because a process has one engine."""
+"""The JAX engine takes the same steps as TensorFlow. It needs separate processes, because a process has one engine."""
 
 import os
 import pathlib

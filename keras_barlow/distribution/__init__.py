@@ -1,10 +1,10 @@
 """Replicas and workers: the only package that uses `tf.distribute`, `keras.distribution` and the processes of JAX."""
 
 from keras_barlow import engine
+from keras_barlow.distribution.share import Share
 
 if engine.on_jax():
     from keras_barlow.distribution.global_arrays import (
-        Share,
         agreement,
         all_finite,
         compiling_pays,
@@ -39,7 +39,6 @@ else:
     from keras_barlow.distribution.strategies import MultiWorkerStrategy as MultiWorkerStrategy
     from keras_barlow.distribution.strategies import compiling_pays, get_strategy, strategy_of
     from keras_barlow.distribution.workers import (
-        Share,
         agreement,
         distribute,
         from_all_workers,

@@ -5,7 +5,6 @@ A program is written for the whole batch, so there is one replica, its rows are 
 """
 
 import types
-from typing import NamedTuple
 
 import jax
 import keras
@@ -13,21 +12,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from keras import ops
 
+from keras_barlow.distribution.share import Share
+
 NAMES = ("auto", "none", "data_parallel")
-
-
-class Share(NamedTuple):
-    """The replicas whose rows this process reads.
-
-    Attributes:
-        replicas: Number of replicas of all processes.
-        first: Index of the first replica of this process.
-        count: Number of replicas of this process.
-    """
-
-    replicas: int = 1
-    first: int = 0
-    count: int = 1
 
 
 def get_strategy(name="auto"):

@@ -2,26 +2,13 @@
 
 import re
 import socket
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from keras_barlow.distribution.share import Share
+
 _CHUNK_BYTES = 2**24
-
-
-class Share(NamedTuple):
-    """The replicas whose rows this process reads.
-
-    Attributes:
-        replicas: Number of replicas of all processes.
-        first: Index of the first replica of this process.
-        count: Number of replicas of this process.
-    """
-
-    replicas: int = 1
-    first: int = 0
-    count: int = 1
 
 
 def worker_count(strategy=None):

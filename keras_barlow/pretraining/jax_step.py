@@ -1,9 +1,8 @@
 """One exact training step on JAX, with the functions of `tensorflow_step`. It knows no method.
 
 A program is written for the global batch, so the loss of the embeddings is that of the whole batch by construction.
-`train_step` and `test_step` make a pure function of a step that assigns variables: inside a `keras.StatelessScope`,
-assignments are recorded instead. A forward pass that is differentiated runs in a scope of its own, which gives its
-assignments back as values.
+`pure` turns a step that assigns variables into a pure function: a `keras.StatelessScope` records the assignments. A
+forward pass that is differentiated has a separate scope, and returns its assignments as values.
 """
 
 import itertools
@@ -14,16 +13,9 @@ import jax
 import keras
 from keras import ops
 
+from keras_barlow import distribution
 from keras_barlow.pretraining import penalties
-
-
-class Update(NamedTuple):
-    """The result of a step, see `tensorflow_step.Update`."""
-
-    terms: dict
-    gradients: list
-    penalty: object
-    embeddings: tuple
+from keras_barlow.pretraining.update import Update
 
 
 class Parts(NamedTuple):
@@ -183,7 +175,7 @@ def undone_unless_finite(step, variables, scaled):
     before = [variable.value for variable in variables]
     update = step()
     checked = [update.terms["loss"]] if scaled else [update.terms["loss"], *update.gradients]
-    finite = ops.all(ops.stack([ops.all(ops.isfinite(tensor)) for tensor in checked]))
+    finite = distribution.all_finite(checked)
     _assign(variables, [ops.where(finite, new.value, old) for new, old in zip(variables, before, strict=True)])
     return update, finite
 

@@ -8,7 +8,6 @@
 
 import itertools
 import math
-from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -17,22 +16,7 @@ from keras import ops
 from keras_barlow import distribution
 from keras_barlow.distribution import replicas
 from keras_barlow.pretraining import penalties
-
-
-class Update(NamedTuple):
-    """The result of a step.
-
-    Attributes:
-        terms: Dictionary of the loss terms of the global batch.
-        gradients: List of this replica's gradients of the trainable weights, which add up over replicas.
-        penalty: This replica's share of the penalties, or None if there are none.
-        embeddings: Tuple of the embeddings of this replica's rows.
-    """
-
-    terms: dict
-    gradients: list
-    penalty: object
-    embeddings: tuple
+from keras_barlow.pretraining.update import Update
 
 
 def whole_batch(views, embed, compare, weights, scale_loss, state):
