@@ -21,6 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import image_data
 import keras
 import numpy as np
+import recipe_changes
 from absl import app, flags
 from run_report import mean_and_range, write_json
 
@@ -37,8 +38,6 @@ flags.DEFINE_integer("train_per_class", None, "Training images to keep per class
 flags.DEFINE_integer("test_per_class", None, "Test images to keep per class; 0 keeps all.", lower_bound=0)
 flags.DEFINE_integer("seeds", 2, "Number of runs per row, with different seeds.", lower_bound=1)
 flags.DEFINE_string("output_dir", None, "Output folder; runs/ablate/<recipe>/<table> by default.")
-
-EXAMPLE = '{"encoder_options": {"width": 16}}'
 
 
 def main(_):
@@ -76,18 +75,7 @@ def chosen_recipe():
     """Returns the recipe with the changes of the flags."""
     changes = {name: FLAGS[name].value for name in ("epochs", "batch_size")}
     changes = {name: value for name, value in changes.items() if value is not None}
-    return kb.recipes.get(FLAGS.recipe).changed(**changes).changed(**further_changes(FLAGS.changes))
-
-
-def further_changes(text):
-    """Reads the flag `--changes`; lists become tuples."""
-    try:
-        changes = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"--changes must be JSON. Received: {text}: {error}. Example: '{EXAMPLE}'.") from None
-    if not isinstance(changes, dict):
-        raise ValueError(f"--changes must be a JSON object. Received: {text}. Example: '{EXAMPLE}'.")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+    return kb.recipes.get(FLAGS.recipe).changed(**changes).changed(**recipe_changes.parsed(FLAGS.changes))
 
 
 def load_images(recipe, settings):

@@ -65,7 +65,7 @@ def test_shuffling_keeps_the_colors_of_each_image_and_nothing_else(monkeypatch):
 
 def test_further_changes_are_json(monkeypatch):
     monkeypatch.syspath_prepend(SCRIPT.parent)
-    read = importlib.import_module("ablate").further_changes
+    read = importlib.import_module("recipe_changes").parsed
     assert read('{"projector": [8, 8], "encoder_options": {"width": 4}}') == {
         "projector": (8, 8),
         "encoder_options": {"width": 4},
