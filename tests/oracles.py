@@ -136,33 +136,33 @@ def numeric_gradient(function, z, step=1e-5):
 
 def lars(weights, gradients, rates, vector_rates, momentum=0.9, trust=0.001, decay=1e-6):
     """Returns the weights after each step of the Barlow Twins reference code, for a sequence of gradients and rates."""
-    weight, velocity, history = np.asarray(weights, "float64"), 0.0, []
-    for gradient, rate, vector_rate in zip(gradients, rates, vector_rates, strict=True):
-        if weight.ndim > 1:
-            gradient = gradient + decay * weight
-            norms = np.linalg.norm(weight), np.linalg.norm(gradient)
-            if all(norm > 0 for norm in norms):
-                gradient = gradient * trust * norms[0] / norms[1]
-        else:
-            rate = vector_rate
-        velocity = momentum * velocity + gradient
-        weight = weight - rate * velocity
-        history.append(weight)
-    return history
+
+    def scaled(gradient, weight, rate):
+        gradient = gradient + decay * weight
+        norms = np.linalg.norm(weight), np.linalg.norm(gradient)
+        return gradient * trust * norms[0] / norms[1] if all(norm > 0 for norm in norms) else gradient
+
+    return _momentum_steps(weights, gradients, rates, vector_rates, momentum, scaled)
 
 
 def clipped_lars(weights, gradients, rates, vector_rates, momentum=0.9, trust=0.001, decay=1e-6):
     """Returns the weights after each step of the LARS of solo-learn with `clip_lr` and `exclude_bias_n_norm`."""
+
+    def scaled(gradient, weight, rate):
+        norms = np.linalg.norm(weight), np.linalg.norm(gradient)
+        if not all(norm > 0 for norm in norms):
+            return gradient
+        ratio = trust * norms[0] / (norms[1] + norms[0] * decay)
+        return (gradient + decay * weight) * (min(ratio / rate, 1) if rate else 1)
+
+    return _momentum_steps(weights, gradients, rates, vector_rates, momentum, scaled)
+
+
+def _momentum_steps(weights, gradients, rates, vector_rates, momentum, scaled):
     weight, velocity, history = np.asarray(weights, "float64"), 0.0, []
-    for gradient, rate, vector_rate in zip(gradients, rates, vector_rates, strict=True):
-        if weight.ndim > 1:
-            norms = np.linalg.norm(weight), np.linalg.norm(gradient)
-            if all(norm > 0 for norm in norms):
-                ratio = trust * norms[0] / (norms[1] + norms[0] * decay)
-                factor = min(ratio / rate, 1) if rate else 1
-                gradient = (gradient + decay * weight) * factor
-        else:
-            rate = vector_rate
+    for gradient, matrix_rate, vector_rate in zip(gradients, rates, vector_rates, strict=True):
+        rate = matrix_rate if weight.ndim > 1 else vector_rate
+        gradient = scaled(gradient, weight, rate) if weight.ndim > 1 else gradient
         velocity = momentum * velocity + gradient
         weight = weight - rate * velocity
         history.append(weight)
